@@ -1,0 +1,249 @@
+"""One hypervisor host as a handle: its connections, their health, and their recovery.
+
+A Host keeps two connections: one for the interface (lists, statistics, events) and one for jobs, because a libvirtd
+serves only five requests of a client at once. The test driver keeps its world inside a connection, so a simulated
+host has only one. A lost connection is noticed by the close callback, by keepalive (5 s x 3), or by an error of
+libvirt's RPC domain; the next use opens it again, or a supervising Host does so by itself with back-off 1 to 30 s.
+This module holds no VM logic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import libvirt
+
+from host.errors import ConnectionLost, HvtuiError, translate
+from host.events import start_event_thread
+
+_log = logging.getLogger(__name__)
+
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_COUNT = 3
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 30.0
+SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+
+
+class LinkStatus(StrEnum):
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The health of a host's connection. `since_s` is a time.monotonic() instant; `error` says why it is lost."""
+
+    status: LinkStatus
+    since_s: float
+    error: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        return self.status is LinkStatus.CONNECTED
+
+
+LinkListener = Callable[[Link], None]
+
+
+def default_uri() -> str:
+    """qemu:///system where this user may reach it (root, or a writable socket), else qemu:///session."""
+    if os.geteuid() == 0 or any(os.access(path, os.W_OK) for path in SYSTEM_SOCKETS):
+        return "qemu:///system"
+    return "qemu:///session"
+
+
+def is_simulated_uri(uri: str) -> bool:
+    """True for libvirt's test driver, in process (test:///) or in a daemon (test+unix:///)."""
+    return urlsplit(uri).scheme.split("+")[0] == "test"
+
+
+def is_local_uri(uri: str) -> bool:
+    """True when the hypervisor runs on this machine."""
+    parts = urlsplit(uri)
+    transport = parts.scheme.partition("+")[2]
+    return transport in {"", "unix"} and not parts.hostname
+
+
+def _with_no_tty(uri: str) -> str:
+    """ssh must never ask on the terminal that the interface owns (no_tty=1 makes it fail instead)."""
+    parts = urlsplit(uri)
+    if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
+        return uri
+    query = urlencode([*parse_qsl(parts.query), ("no_tty", "1")], safe="/")
+    return urlunsplit(parts._replace(query=query))
+
+
+class Host:
+    """A hypervisor host. Open it with `open_host`; every method is safe from any thread."""
+
+    def __init__(self, *, uri: str, name: str, read_only: bool) -> None:
+        self.uri = uri
+        self.name = name
+        self.read_only = read_only
+        self.is_simulated = is_simulated_uri(uri)
+        self.is_local = is_local_uri(uri)
+        self._connections: dict[str, libvirt.virConnect] = {}
+        self._opening = {"main": threading.Lock(), "jobs": threading.Lock()}
+        self._state_lock = threading.Lock()
+        self._link = Link(LinkStatus.CONNECTING, time.monotonic())
+        self._listeners: list[LinkListener] = []
+        self._closed = threading.Event()
+        self._wake = threading.Event()
+        self._supervisor: threading.Thread | None = None
+
+    @property
+    def link(self) -> Link:
+        """The health of the interface's connection, without any call."""
+        return self._link
+
+    def connection(self) -> libvirt.virConnect:
+        """The interface's connection, opened or reopened if need be. Raises ConnectionLost, Denied."""
+        return self._connection("main")
+
+    def job_connection(self) -> libvirt.virConnect:
+        """The connection for jobs; the interface's own on a simulated host. Raises ConnectionLost, Denied."""
+        return self._connection("main" if self.is_simulated else "jobs")
+
+    @contextmanager
+    def calls(self, doing: str, about: str = "") -> Iterator[libvirt.virConnect]:
+        """The interface's connection for a block of libvirt calls; their errors are translated (host.errors), and a
+        lost connection is noted so that the next use opens a new one."""
+        with self._calls("main", doing, about) as connection:
+            yield connection
+
+    @contextmanager
+    def job_calls(self, doing: str, about: str = "") -> Iterator[libvirt.virConnect]:
+        """As `calls`, on the connection for jobs."""
+        with self._calls("main" if self.is_simulated else "jobs", doing, about) as connection:
+            yield connection
+
+    @contextmanager
+    def _calls(self, role: str, doing: str, about: str) -> Iterator[libvirt.virConnect]:
+        connection = self._connection(role)
+        try:
+            yield connection
+        except libvirt.libvirtError as error:
+            problem = translate(error, doing, about)
+            if isinstance(problem, ConnectionLost) and self._connections.get(role) is connection:
+                self.lost(problem, role=role)
+            raise problem from error
+
+    def on_link(self, listener: LinkListener) -> None:
+        """Call `listener` (on whichever thread notices) at each change of the link; it must not block."""
+        self._listeners.append(listener)
+
+    def lost(self, error: HvtuiError, *, role: str = "main") -> None:
+        """Tell the Host that a call failed with ConnectionLost, so that the next use opens a new connection."""
+        with self._state_lock:
+            self._connections.pop(role, None)
+        if role == "main":
+            self._set_link(LinkStatus.LOST, error.cause)
+            self._wake.set()
+
+    def supervise(self) -> None:
+        """Keep the interface's connection open from a daemon thread, with back-off; returns at once."""
+        if self._supervisor is None:
+            self._supervisor = threading.Thread(target=self._keep_open, name=f"link-{self.name}", daemon=True)
+            self._supervisor.start()
+
+    def close(self) -> None:
+        """Close the connections without waiting for a daemon that does not answer (at most 0.5 s)."""
+        self._closed.set()
+        self._wake.set()
+        with self._state_lock:
+            connections, self._connections = list(self._connections.values()), {}
+        self._set_link(LinkStatus.CLOSED)
+        closer = threading.Thread(target=_close_all, args=(connections,), daemon=True)
+        closer.start()
+        closer.join(0.5)
+
+    def _connection(self, role: str) -> libvirt.virConnect:
+        connection = self._connections.get(role)
+        if connection is not None:
+            return connection
+        with self._opening[role]:
+            connection = self._connections.get(role)
+            if connection is not None:
+                return connection
+            if self._closed.is_set():
+                raise ConnectionLost("the connection was closed", about=self.name)
+            return self._open(role)
+
+    def _open(self, role: str) -> libvirt.virConnect:
+        start_event_thread()
+        try:
+            if self.read_only:
+                connection = libvirt.openReadOnly(_with_no_tty(self.uri))
+            else:
+                connection = libvirt.open(_with_no_tty(self.uri))
+        except libvirt.libvirtError as error:
+            problem = translate(error, f"connect to {self.uri}")
+            if role == "main":
+                self._set_link(LinkStatus.LOST, problem.cause)
+            raise problem from error
+        self._watch(connection, role)
+        with self._state_lock:
+            self._connections[role] = connection
+        if role == "main":
+            self._set_link(LinkStatus.CONNECTED)
+        return connection
+
+    def _watch(self, connection: libvirt.virConnect, role: str) -> None:
+        def closed(_connection: Any, reason: int, _opaque: Any) -> None:
+            words = ("an error", "the daemon closed it", "keepalive timed out", "closed here")
+            why = words[reason] if 0 <= reason < len(words) else str(reason)
+            if self._connections.get(role) is connection:
+                self.lost(ConnectionLost(f"connection lost: {why}", about=self.name), role=role)
+
+        try:
+            connection.registerCloseCallback(closed, None)
+            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        except libvirt.libvirtError:
+            _log.debug("%s: the driver has no keepalive", self.uri)  # in-process drivers cannot lose the link
+
+    def _keep_open(self) -> None:
+        delay_s = RETRY_FIRST_S
+        while not self._closed.is_set():
+            try:
+                self.connection()
+                delay_s = RETRY_FIRST_S
+                self._wake.wait()
+            except HvtuiError:
+                self._wake.wait(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+            self._wake.clear()
+
+    def _set_link(self, status: LinkStatus, error: str = "") -> None:
+        with self._state_lock:
+            if self._link.status is status and self._link.error == error:
+                return
+            since_s = self._link.since_s if self._link.status is status else time.monotonic()
+            self._link = link = Link(status, since_s, error)
+        for listener in list(self._listeners):
+            listener(link)
+
+
+def _close_all(connections: list[libvirt.virConnect]) -> None:
+    for connection in connections:
+        try:
+            connection.close()
+        except libvirt.libvirtError:
+            _log.debug("closing a connection failed")  # it was dead already
+
+
+def open_host(uri: str, *, name: str | None = None, read_only: bool = False) -> Host:
+    """A Host for `uri`; nothing is opened yet, so this cannot fail. `name` defaults to the URI's host or 'local'."""
+    parts = urlsplit(uri)
+    return Host(uri=uri, name=name or parts.hostname or "local", read_only=read_only)

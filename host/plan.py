@@ -1,0 +1,80 @@
+"""A Plan: what is going to be changed, in plain words and as data, before anything is changed.
+
+`plan_*` functions of the service layer only read and return a frozen Plan. The terminal interface shows it in its
+confirm dialog, the command line prints it for --dry-run, and both hand it to host.jobs, the only runner. Nothing
+changes a host or a VM but a step of a plan. This module holds data only; it runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from host.errors import Blocked
+
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+
+
+class Danger(StrEnum):
+    """How much a plan can hurt. `DESTRUCTIVE` loses data: it asks for confirmation everywhere."""
+
+    NONE = "none"
+    DISRUPTIVE = "disruptive"  # interrupts the guest's service
+    DESTRUCTIVE = "destructive"  # something is lost for good
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One idempotent action: a verb known to host.steps and its JSON arguments.
+
+    `title` is a plain sentence; `commands` are the equivalent virsh or qemu-img lines, each ready to paste.
+    """
+
+    verb: str
+    title: str
+    args: Mapping[str, Json] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Why a plan cannot run, what to do about it, and the id of the action (if any) that removes it."""
+
+    reason: str
+    remedy: str = ""
+    action_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a person needs to decide, and everything the runner needs to act.
+
+    `command` is the argument list of the equivalent `hvtui` call, without the program's name and --headless.
+    `losses` name what is lost for good, `keeps` what a reader may fear for but stays. A `long` plan may run for more
+    than a few seconds: the front ends give it a runner process of its own that survives the loss of the terminal.
+    """
+
+    title: str
+    host_uri: str
+    steps: tuple[Step, ...]
+    command: tuple[str, ...]
+    vm_uuid: str | None = None
+    vm_name: str | None = None
+    danger: Danger = Danger.NONE
+    warnings: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+    losses: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    xml_before: str | None = None
+    xml_after: str | None = None
+    long: bool = False
+    undoes_job: int | None = None
+
+    def raise_if_blocked(self) -> None:
+        """Raise Blocked with every blocker's reason when the plan cannot run."""
+        if self.blockers:
+            causes = "; ".join(blocker.reason for blocker in self.blockers)
+            remedies = "; ".join(dict.fromkeys(b.remedy for b in self.blockers if b.remedy))
+            raise Blocked(causes, about=self.vm_name or "", remedy=remedies)

@@ -1,0 +1,1 @@
+"""Everything about virtual machines: inventory, lifecycle, creation, deletion, configuration and consoles."""
