@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from host.connection import Link
+from host.facts import NodeFacts
+from host.load import HostLoad
+
 
 class VmState(StrEnum):
     """The state of a VM. SAVED is libvirt's shutoff with a managed save image."""
@@ -141,3 +145,20 @@ class Vm:
 
 
 ALARMING_REASONS = frozenset({"disk error", "watchdog", "crashed", "post-copy failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the screen shows of one host at one instant. A new one replaces it; nothing in it changes.
+
+    `read_at_s` is the time.monotonic() instant of the last successful reading; while `link` is not up, the data are
+    stale since then. `facts` is None until they were read once.
+    """
+
+    host_name: str
+    uri: str
+    vms: tuple[Vm, ...]
+    load: HostLoad
+    link: Link
+    read_at_s: float
+    facts: NodeFacts | None = None
