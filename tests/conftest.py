@@ -1,0 +1,59 @@
+"""Fixtures for every tier: private state directories, and an open Host on libvirt's test driver.
+
+libvirt's test driver keeps its world inside the connection, so each `simulated` host is a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from host.connection import Host, open_host
+from tests.support import simulated_world
+
+
+@pytest.fixture(autouse=True)
+def private_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep journals, caches and configuration of a test away from the machine's own."""
+    monkeypatch.setenv("HVTUI_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("HVTUI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HVTUI_CONFIG", str(tmp_path / "config.toml"))
+
+
+@pytest.fixture
+def simulated_file(tmp_path: Path) -> Path:
+    """A file for test:///FILE with the varied VMs of tests.support.simulated_world."""
+    return simulated_world.write_varied(tmp_path / "world.xml")
+
+
+@pytest.fixture
+def simulated_uri(simulated_file: Path) -> str:
+    """The URI of the varied simulated host, for tests that run hvtui in a process of its own."""
+    return f"test://{simulated_file}"
+
+
+@pytest.fixture
+def open_world(tmp_path: Path) -> Iterator[Callable[[str], Host]]:
+    """A function that opens a Host on a world's text; the hosts are closed after the test."""
+    hosts: list[Host] = []
+
+    def open_text(text: str) -> Host:
+        path = tmp_path / f"world-{len(hosts)}.xml"
+        path.write_text(text, encoding="utf-8")
+        hosts.append(open_host(f"test://{path}", name="lab1"))
+        return hosts[-1]
+
+    yield open_text
+    for each in hosts:
+        each.close()
+
+
+@pytest.fixture
+def simulated(simulated_uri: str) -> Iterator[Host]:
+    """An open Host with about a dozen varied VMs, hostile names among them."""
+    opened = open_host(simulated_uri, name="lab1")
+    opened.connection()
+    yield opened
+    opened.close()
