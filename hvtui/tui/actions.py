@@ -1,0 +1,113 @@
+"""The one registry of everything a person can do: it feeds key bindings, footer, palette, `:` line and help.
+
+An Action is data. A `plan` action is planned for every target VM and proposed; a `handler` action runs by itself.
+A key means the same thing on every screen, so an id is never bound twice in scopes that are shown together. The
+actions themselves are declared in catalogue.py (whole program, VMs, fleet) and screen_actions.py (other screens).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from host.connection import Host
+from host.plan import Danger, Plan
+from vm.model import Vm
+
+if TYPE_CHECKING:
+    from hvtui.tui.app import HvtuiApp
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an action works on: the marked VMs, or the one under the cursor. `is_live` is False on a lost link."""
+
+    vms: tuple[Vm, ...] = ()
+    is_live: bool = True
+    read_only: bool = False
+
+
+Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
+When: TypeAlias = Callable[[Target], bool]
+
+
+def always(_target: Target) -> bool:
+    """For actions that apply whatever is selected."""
+    return True
+
+
+def any_vm(target: Target) -> bool:
+    """At least one VM is marked or under the cursor."""
+    return bool(target.vms)
+
+
+def one_vm(target: Target) -> bool:
+    """Exactly one VM is meant."""
+    return len(target.vms) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do. `id` is "scope.verb"; the scope says on which screens the key works (Screen.SCOPES).
+
+    `keys` are Textual key names, the first one is shown. `done` is the past tense for the status line. `footer` is
+    its place in the footer (1 first, 0 not shown). `command` is the hvtui line it equals, with {name} for a VM.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    title: str
+    noun: str = "app"
+    help: str = ""
+    danger: Danger = Danger.NONE
+    when: When = always
+    plan: Callable[[Host, Vm], Plan] | None = None
+    handler: Handler | None = None
+    done: str = ""
+    footer: int = 0
+    command: str = ""
+    aliases: tuple[str, ...] = field(default=())  # other words the `:` line takes
+
+    @property
+    def scope(self) -> str:
+        return self.id.partition(".")[0]
+
+
+_ACTIONS: dict[str, Action] = {}
+
+
+def register(actions: Iterable[Action]) -> None:
+    """Make actions known. An id is taken once: two actions of one id are a programming error."""
+    for action in actions:
+        if action.id in _ACTIONS:
+            raise ValueError(f"action {action.id} is registered twice")
+        _ACTIONS[action.id] = action
+
+
+def all_actions() -> tuple[Action, ...]:
+    """Every action, in the order of registration."""
+    return tuple(_ACTIONS.values())
+
+
+def action_named(action_id: str) -> Action | None:
+    return _ACTIONS.get(action_id)
+
+
+def actions_for(scopes: Iterable[str]) -> tuple[Action, ...]:
+    """The actions of the given scopes, the scopes' order first."""
+    return tuple(action for scope in scopes for action in _ACTIONS.values() if action.scope == scope)
+
+
+def on_screen(method: str) -> Handler:
+    """A handler that calls the method `method` (no arguments; plain or async) of the screen that is shown."""
+
+    async def call(app: HvtuiApp, _target: Target) -> None:
+        function: Callable[[], Any] | None = getattr(app.screen, method, None)
+        if function is not None:
+            result = function()
+            if inspect.isawaitable(result):
+                await result
+
+    return call

@@ -1,0 +1,174 @@
+"""The only place where threads meet Textual.
+
+Blocking work runs in daemon threads, one a call, so that quitting never waits for a libvirt call that hangs (a pool
+is joined at exit). The feed's and the runner's threads post messages; nothing else of theirs touches the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from host.connection import Host
+from host.errors import HvtuiError
+from host.events import Event
+from host.job_model import Job, JobState
+from host.plan import Plan
+from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
+from vm.feed import Feed
+from vm.model import Snapshot
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+    from host.journal import Journal
+    from hvtui.config import Config
+
+_log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+JOB_POLL_S = 0.25
+JOBS_SHOWN = 200
+PARALLEL_JOBS = 4  # a libvirtd serves five requests of a client at once; one stays free for the lists
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the terminal interface works with; opened by the caller, who also closes it."""
+
+    host: Host
+    journal: Journal
+    config: Config
+
+
+class Bridge:
+    """Runs blocking calls off the event loop, and carries snapshots, events and jobs to the app as messages."""
+
+    def __init__(self, app: App[None], services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._feed: Feed | None = None
+        self._runner_slots = asyncio.Semaphore(PARALLEL_JOBS)
+        self._watcher: asyncio.Task[None] | None = None
+        self._jobs: tuple[Job, ...] = ()
+
+    def start(self) -> None:
+        """Start the feed (its own daemon threads) and read the journal once."""
+        interval_s = self._services.config.ui.refresh_s
+        self._feed = Feed(self._services.host, self._snapshot, self._event, interval_s)
+        self._feed.start()
+        self.watch_jobs()
+
+    def stop(self) -> None:
+        """Tell the feed to end; waits for nothing."""
+        if self._feed is not None:
+            self._feed.stop()
+
+    def refresh(self) -> None:
+        """Read everything again, soon."""
+        if self._feed is not None:
+            self._feed.refresh()
+
+    def set_polling(self, enabled: bool) -> None:
+        """Rates are polled only while something shows them."""
+        if self._feed is not None:
+            self._feed.set_polling(enabled)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking code in a daemon thread and await its result. Raises the HvtuiError that it raised; any other
+        exception is logged and becomes an HvtuiError."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def finish(result: T | None, error: HvtuiError | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # T may itself be None
+
+        def work() -> None:
+            result: T | None = None
+            error: HvtuiError | None = None
+            try:
+                result = function(*args, **kwargs)
+            except HvtuiError as problem:
+                error = problem
+            except Exception as problem:  # noqa: BLE001 - one of the three outer edges: a thread has nobody above it
+                _log.exception("%s failed", function)
+                error = HvtuiError(f"internal error: {type(problem).__name__}: {problem}")
+            with suppress(RuntimeError):  # the loop is closed: the program has quit meanwhile
+                loop.call_soon_threadsafe(finish, result, error)
+
+        threading.Thread(target=work, name="call", daemon=True).start()
+        return await future
+
+    async def run_plan(self, plan: Plan) -> Job:
+        """Run `plan` as a job and await its end. A long one gets a process of its own and is only watched. Raises
+        HvtuiError when it cannot be created (the VM is held by another job, the journal cannot be written)."""
+        from host import jobs
+
+        services = self._services
+        if plan.long and not services.host.is_simulated:
+            job = await self.call(jobs.start_detached, plan, services.host, services.journal)
+            return await self.job_end(job.id)
+        async with self._runner_slots:
+            self.watch_jobs()
+            job = await self.call(jobs.submit, plan, services.host, services.journal)
+        self.watch_jobs()
+        return job
+
+    async def run_plans(self, plans: Sequence[Plan]) -> tuple[Job | HvtuiError, ...]:
+        """Run plans side by side, a few at once; one result each, in order. Raises nothing for a failed one."""
+
+        async def one(plan: Plan) -> Job | HvtuiError:
+            try:
+                return await self.run_plan(plan)
+            except HvtuiError as error:
+                return error
+
+        return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
+
+    async def job_end(self, job_id: int) -> Job:
+        """Await the end of a job that another process runs."""
+        self.watch_jobs()
+        while True:
+            job = await self.call(self._services.journal.job, job_id)
+            if job.state.is_over:
+                return job
+            await asyncio.sleep(JOB_POLL_S)
+
+    def watch_jobs(self) -> None:
+        """Poll the journal while jobs run, at least once; JobsChanged is posted when something changed."""
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        quiet = 0
+        while quiet < 2:
+            try:
+                jobs = tuple(await self.call(self._services.journal.jobs, limit=JOBS_SHOWN))
+            except HvtuiError:
+                _log.warning("the journal cannot be read", exc_info=True)
+                return
+            if jobs != self._jobs:
+                self._jobs = jobs
+                self._app.post_message(JobsChanged(jobs))
+            quiet = (
+                0 if any(not job.state.is_over for job in jobs if job.state is not JobState.INTERRUPTED) else quiet + 1
+            )
+            if quiet < 2:
+                await asyncio.sleep(JOB_POLL_S)
+
+    def _snapshot(self, snapshot: Snapshot) -> None:
+        self._app.post_message(SnapshotChanged(snapshot))
+
+    def _event(self, event: Event) -> None:
+        self._app.post_message(EventArrived(event))

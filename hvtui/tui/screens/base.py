@@ -1,0 +1,90 @@
+"""What every full screen of hvtui shares: header, status line, footer, the keys of its scopes, the latest data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+
+from host.events import Event
+from host.job_model import Job
+from hvtui.tui import keymap
+from hvtui.tui.actions import Target
+from hvtui.tui.widgets.footer import Footer, StatusLine
+from hvtui.tui.widgets.header import Header
+from vm.model import Snapshot, Vm
+
+if TYPE_CHECKING:
+    from hvtui.tui.app import HvtuiApp
+
+
+class HvtuiScreen(Screen[None]):
+    """A full screen. Subclasses set SCOPES and yield their widgets in `body`; `app` scope is always included.
+
+    `snapshot_changed`, `event_arrived` and `jobs_changed` are called while the screen is shown, and once with the
+    latest data when it is shown again.
+    """
+
+    SCOPES: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bindings = keymap.bindings_for((*self.SCOPES, "app"))
+
+    @property
+    def hvtui(self) -> HvtuiApp:
+        """The app, as its own type."""
+        return cast("HvtuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Header()
+        yield from self.body()
+        yield StatusLine()
+        yield Footer((*self.SCOPES, "app"))
+
+    def body(self) -> Iterable[Widget]:
+        """The screen's own widgets, between header and status line."""
+        return ()
+
+    def targets(self) -> tuple[Vm, ...]:
+        """The VMs that an action on this screen means: the marked ones, else the one under the cursor."""
+        return ()
+
+    def target(self) -> Target:
+        snapshot = self.hvtui.snapshot
+        return Target(
+            vms=self.targets(),
+            is_live=snapshot is not None and snapshot.link.is_up,
+            read_only=self.hvtui.services.host.read_only,
+        )
+
+    def on_screen_resume(self) -> None:
+        self.update_from(self.hvtui.snapshot)
+        self.jobs_changed(self.hvtui.jobs)
+        self.query_one(StatusLine).show_jobs(self.hvtui.jobs)
+
+    def update_from(self, snapshot: Snapshot | None) -> None:
+        """Show `snapshot` in the header and in the screen's own widgets."""
+        if snapshot is not None:
+            self.query_one(Header).show_snapshot(snapshot)
+            self.snapshot_changed(snapshot)
+
+    def snapshot_changed(self, snapshot: Snapshot) -> None:
+        """A new picture of the host, for the screen's own widgets."""
+
+    def event_arrived(self, event: Event) -> None:
+        """Something happened to a VM."""
+
+    def jobs_changed(self, jobs: tuple[Job, ...]) -> None:
+        """The newest jobs first."""
+
+    def say(self, text: str, role: str = "text") -> None:
+        """One line for the user, in the status line; `role` is text, good, warn or bad."""
+        self.query_one(StatusLine).say(text, role)
+
+    def action_act(self, action_id: str) -> None:
+        """Run the action of that id (what every key binding of this screen calls)."""
+        self.hvtui.act(action_id)
