@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from host.connection import Link
-from host.facts import NodeFacts
-from host.load import HostLoad
+if TYPE_CHECKING:  # for types only: a list of VMs on the command line must not load what reads a host
+    from host.connection import Link
+    from host.facts import NodeFacts
+    from host.load import HostLoad
 
 
 class VmState(StrEnum):
