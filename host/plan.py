@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from host.errors import Blocked
+from host.errors import Blocked, Denied, HvtuiError, Unsupported, WrongState
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
@@ -40,11 +40,24 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Why a plan cannot run, what to do about it, and the id of the action (if any) that removes it."""
+    """Why a plan cannot run, what to do about it, and the id of the action (if any) that removes it.
+
+    `exit_code` is that of the error which the blocker stands for: 4 for a wrong state, 8 for what this host cannot do.
+    """
 
     reason: str
     remedy: str = ""
     action_id: str | None = None
+    exit_code: int = Blocked.exit_code
+
+    @classmethod
+    def wrong_state(cls, reason: str, *, remedy: str = "", action_id: str | None = None) -> Blocker:
+        """A blocker that goes away with the VM's state; alone, it makes the plan raise WrongState."""
+        return cls(reason, remedy, action_id, WrongState.exit_code)
+
+
+# What a plan raises whose blockers all have that exit code; Blocked for any other or a mixture.
+_RAISED: dict[int, type[HvtuiError]] = {kind.exit_code: kind for kind in (WrongState, Denied, Unsupported)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +86,11 @@ class Plan:
     undoes_job: int | None = None
 
     def raise_if_blocked(self) -> None:
-        """Raise Blocked with every blocker's reason when the plan cannot run."""
+        """Raise with every blocker's reason when the plan cannot run: WrongState, Denied or Unsupported when all its
+        blockers are of that kind, else Blocked."""
         if self.blockers:
             causes = "; ".join(blocker.reason for blocker in self.blockers)
             remedies = "; ".join(dict.fromkeys(b.remedy for b in self.blockers if b.remedy))
-            raise Blocked(causes, about=self.vm_name or "", remedy=remedies)
+            codes = {blocker.exit_code for blocker in self.blockers}
+            kind = _RAISED.get(codes.pop(), Blocked) if len(codes) == 1 else Blocked
+            raise kind(causes, about=self.vm_name or "", remedy=remedies)
