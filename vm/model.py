@@ -143,7 +143,9 @@ class Vm:
     @property
     def needs_attention(self) -> bool:
         """True for a state that an administrator did not ask for (disk error, crash, watchdog)."""
-        return self.state is VmState.CRASHED or (self.state is VmState.PAUSED and self.state_reason in ALARMING_REASONS)
+        if self.state in {VmState.PAUSED, VmState.OFF}:
+            return self.state_reason in ALARMING_REASONS
+        return self.state is VmState.CRASHED
 
 
 ALARMING_REASONS = frozenset({"disk error", "watchdog", "crashed", "post-copy failed"})
