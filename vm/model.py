@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from host.statistics import VmRates as VmRates
+
 if TYPE_CHECKING:  # for types only: a list of VMs on the command line must not load what reads a host
     from host.connection import Link
     from host.facts import NodeFacts
@@ -97,19 +99,6 @@ class VmConfig:
     def is_emulated(self) -> bool:
         """True when QEMU emulates the CPU (10 to 50 times slower than KVM)."""
         return self.virtualization == "qemu"
-
-
-@dataclass(frozen=True, slots=True)
-class VmRates:
-    """Rates between two samples; None where a counter was reset or is not known. `cpu_percent` is of all vCPUs:
-    100 means every vCPU busy; `steal_percent` is the share of time the vCPUs waited for a host CPU."""
-
-    cpu_percent: float | None = None
-    steal_percent: float | None = None
-    disk_read_bytes_s: float | None = None
-    disk_write_bytes_s: float | None = None
-    net_receive_bytes_s: float | None = None
-    net_send_bytes_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
