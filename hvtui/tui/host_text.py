@@ -84,14 +84,15 @@ def _allocation_lines(snapshot: Snapshot, facts: NodeFacts) -> list[Content]:
 
 
 def _hardware_lines(facts: NodeFacts) -> list[Content]:
-    topology = f"{facts.cpus} CPUs: {facts.sockets} sockets x {facts.cores_per_socket} cores x {facts.threads_per_core} threads"
+    cores = f"{facts.sockets} sockets x {facts.cores_per_socket} cores x {facts.threads_per_core} threads"
+    topology = f"{facts.cpus} CPUs: {cores}"
     lines = [
         _row("cpu", f"{facts.cpu_model} {facts.cpu_vendor}".strip()),
         _row("topology", f"{topology}, {facts.cpu_mhz} MHz, {facts.architecture}"),
         _row("memory", format_bytes(facts.memory_bytes)),
     ]
-    for cell in facts.numa if len(facts.numa) > 1 else ():
-        lines.append(_row(f"NUMA node {cell.id}", f"{len(cell.cpus)} CPUs, {format_bytes(cell.memory_bytes)}"))
+    cells = facts.numa if len(facts.numa) > 1 else ()
+    lines += [_row(f"NUMA node {c.id}", f"{len(c.cpus)} CPUs, {format_bytes(c.memory_bytes)}") for c in cells]
     return lines
 
 

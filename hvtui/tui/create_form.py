@@ -1,0 +1,118 @@
+"""The create form's fields as data, and how their texts become a CreateRequest. Pure; no widget, no libvirt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from host.errors import UsageError
+from host.units import parse_size
+from vm.create_request import CreateRequest, Firmware, Graphics, SourceKind, tiny_request
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One line of the form. `choices` are (shown, value) pairs; `sources` are those that need it (empty: all)."""
+
+    key: str
+    label: str
+    value: str
+    hint: str = ""
+    choices: tuple[tuple[str, str], ...] = ()
+    sources: frozenset[SourceKind] = frozenset()
+
+    def applies_to(self, source: SourceKind) -> bool:
+        return not self.sources or source in self.sources
+
+
+_WITH_DISK = frozenset({SourceKind.ISO, SourceKind.EMPTY, SourceKind.KERNEL})
+_SOURCES = (
+    ("tiny Linux from this system's kernel", SourceKind.TINY.value),
+    ("installation medium (ISO)", SourceKind.ISO.value),
+    ("existing disk image", SourceKind.IMAGE.value),
+    ("kernel and initrd", SourceKind.KERNEL.value),
+    ("empty disk", SourceKind.EMPTY.value),
+)
+_FIRMWARE = (
+    ("automatic", Firmware.AUTO.value),
+    ("BIOS", Firmware.BIOS.value),
+    ("UEFI", Firmware.UEFI.value),
+    ("UEFI with Secure Boot", Firmware.UEFI_SECURE.value),
+)
+_SCREENS = (
+    ("VNC on a Unix socket", Graphics.SOCKET.value),
+    ("VNC on 127.0.0.1", Graphics.LOOPBACK.value),
+    ("none: serial console only", Graphics.NONE.value),
+)
+_YES_NO = (("yes", "yes"), ("no", "no"))
+
+FIELDS: tuple[Field, ...] = (
+    Field("name", "name", "", "letters, digits, - _ ."),
+    Field("source", "from", SourceKind.TINY.value, choices=_SOURCES),
+    Field("iso", "ISO", "", "/path/on/the/host.iso", sources=frozenset({SourceKind.ISO})),
+    Field("image", "disk image", "", "/path/on/the/host.qcow2, used in place", sources=frozenset({SourceKind.IMAGE})),
+    Field("kernel", "kernel", "", "/boot/vmlinuz-…", sources=frozenset({SourceKind.KERNEL})),
+    Field("initrd", "initrd", "", "/boot/initrd.img-…", sources=frozenset({SourceKind.KERNEL})),
+    Field("kernel_arguments", "arguments", "console=ttyS0", sources=frozenset({SourceKind.KERNEL})),
+    Field("vcpus", "vCPUs", "1"),
+    Field("memory", "memory", "128M", "512M, 4G"),
+    Field("disk", "new disk", "20G", "20G, or 0 for none", sources=_WITH_DISK),
+    Field("network", "network", "auto", "auto, none, user, bridge:br0, or a libvirt network"),
+    Field("firmware", "firmware", Firmware.AUTO.value, choices=_FIRMWARE,
+          sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
+    Field("tpm", "TPM", "no", choices=_YES_NO, sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
+    Field("graphics", "screen", Graphics.SOCKET.value, choices=_SCREENS),
+    Field("tags", "tags", "", "web, prod"),
+    Field("start", "start now", "yes", choices=_YES_NO),
+)  # fmt: skip
+
+# What a source suggests, as long as the user has not typed something else.
+SUGGESTED: Mapping[SourceKind, Mapping[str, str]] = {
+    SourceKind.TINY: {"vcpus": "1", "memory": "128M", "disk": "0"},
+    SourceKind.KERNEL: {"vcpus": "1", "memory": "512M", "disk": "0"},
+    SourceKind.ISO: {"vcpus": "2", "memory": "2G", "disk": "20G"},
+    SourceKind.IMAGE: {"vcpus": "2", "memory": "2G", "disk": "0"},
+    SourceKind.EMPTY: {"vcpus": "2", "memory": "2G", "disk": "20G"},
+}
+
+
+def request_from(values: Mapping[str, str]) -> CreateRequest:
+    """The request that the form's texts (by field key) ask for. Raises UsageError naming the field."""
+    source = SourceKind(values["source"])
+    if not values["name"].strip():
+        raise UsageError("give the new VM a name", about="name")
+    applies = {field.key for field in FIELDS if field.applies_to(source)}
+    chosen = {key: value.strip() for key, value in values.items() if key in applies}
+    base = tiny_request(chosen["name"]) if source is SourceKind.TINY else CreateRequest(chosen["name"], source=source)
+    return CreateRequest(
+        name=base.name,
+        source=source,
+        image=chosen.get("image", ""),
+        iso=chosen.get("iso", ""),
+        kernel=chosen.get("kernel", ""),
+        initrd=chosen.get("initrd", ""),
+        kernel_arguments=chosen.get("kernel_arguments", ""),
+        vcpus=_whole_number("vCPUs", chosen["vcpus"]),
+        memory_bytes=_size("memory", chosen["memory"]),
+        disk_bytes=_size("new disk", chosen.get("disk", "0")),
+        network=chosen["network"] or "auto",
+        firmware=Firmware(chosen.get("firmware", Firmware.AUTO.value)),
+        tpm=chosen.get("tpm") == "yes",
+        graphics=Graphics(chosen["graphics"]),
+        tags=tuple(tag.strip() for tag in chosen["tags"].split(",") if tag.strip()),
+        start=chosen["start"] == "yes",
+        wait_ready=chosen["start"] == "yes" and source is SourceKind.TINY,
+    )
+
+
+def _whole_number(label: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{text!r} is not a number of at least 1", about=label)
+    return int(text)
+
+
+def _size(label: str, text: str) -> int:
+    try:
+        return 0 if text in {"", "0"} else parse_size(text)
+    except UsageError as error:
+        raise UsageError(error.cause, about=label, remedy=error.remedy) from None
