@@ -1,0 +1,115 @@
+"""The real tier: a private libvirtd, QEMU guests, and what every test of it needs.
+
+Everything under tests/real carries the marker `real`. Where such a test cannot run it is skipped with the reason, but
+in CI (CI=true) it fails: a green run there means that real guests were tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from host.connection import Host, open_host
+from host.journal import Journal
+from tests.support.private_libvirtd import PrivateLibvirtd, why_not
+from vm import tiny
+
+HERE = Path(__file__).parent
+POOL = "<pool type='dir'><name>default</name><target><path>{path}</path></target></pool>"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.real)
+
+
+def _cannot_run(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"a test on real guests cannot run: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def real_directories(private_directories: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests are emulated everywhere, for the same result everywhere; the built tiny guest is kept between runs."""
+    monkeypatch.setenv("HVTUI_ACCEL", "qemu")
+    monkeypatch.setenv("HVTUI_CACHE_DIR", str(_lasting_cache()))
+
+
+def _lasting_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvtui"
+
+
+@pytest.fixture(scope="session")
+def private_daemon() -> Iterator[PrivateLibvirtd]:
+    """One private libvirtd for the whole run, with a storage pool `default`."""
+    reason = why_not()
+    if reason:
+        _cannot_run(reason)
+    with PrivateLibvirtd() as daemon:
+        connection = libvirt.open(daemon.uri)
+        connection.storagePoolDefineXML(POOL.format(path=daemon.images)).create()
+        connection.close()
+        yield daemon
+
+
+@pytest.fixture
+def real_host(private_daemon: PrivateLibvirtd) -> Iterator[Host]:
+    """A fresh Host on the private libvirtd; every VM and every volume that the test leaves is removed."""
+    host = open_host(private_daemon.uri, name="real")
+    host.connection()
+    yield host
+    host.close()
+    private_daemon.thaw()
+    if not private_daemon.libvirtd_pids():
+        private_daemon.start()
+    _clean(private_daemon)
+
+
+@pytest.fixture(scope="session")
+def tiny_guest() -> tiny.TinyGuest:
+    """The built-in guest, from the cache or built now (its kernel package comes from the distribution)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HVTUI_CACHE_DIR", str(_lasting_cache()))
+        return tiny.build(lambda _fraction, _note: None)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A journal of the test's own: the one that hvtui processes started by the test use, too."""
+    return Journal()
+
+
+def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
+    """Wait until `condition` is true; fail the test, naming `what`, when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(0.05)
+
+
+def _clean(daemon: PrivateLibvirtd) -> None:
+    connection = libvirt.open(daemon.uri)
+    for domain in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+    left = [domain.name() for domain in connection.listAllDomains()]
+    connection.close()
+    for path in daemon.images.iterdir():
+        path.unlink()
+    assert not left, f"could not be removed: {left}"
