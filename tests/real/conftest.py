@@ -82,9 +82,10 @@ def tiny_guest() -> tiny.TinyGuest:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
+def journal(real_directories: None) -> Iterator[Journal]:
     """A journal of the test's own: the one that hvtui processes started by the test use, too."""
-    return Journal()
+    with Journal() as opened:
+        yield opened
 
 
 def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
