@@ -113,6 +113,15 @@ def find(host: Host, ref: str) -> Vm:
     return found[0]
 
 
+def read_xml(host: Host, vm: Vm, *, live: bool = False) -> str:
+    """The VM's XML without secrets, for people to read: what the next boot gets, or with `live` what runs now.
+    Raises NotFound, ConnectionLost."""
+    flags = 0 if live or not vm.persistent else libvirt.VIR_DOMAIN_XML_INACTIVE
+    with host.calls("read the XML", vm.name) as connection:
+        text: str = connection.lookupByUUIDString(vm.uuid).XMLDesc(flags)
+    return text
+
+
 def expand(host: Host, patterns: Iterable[str]) -> tuple[Vm, ...]:
     """The VMs that the names, uuids, ids and globs stand for, each once, in the order of the patterns. An exact name
     wins over its glob characters. Raises NotFound for a pattern that matches nothing."""
