@@ -14,10 +14,12 @@ Paths outside the directories named above are the same inside and outside: put d
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -231,8 +233,8 @@ def init(directory: Path) -> None:
     """The first process of the namespaces: mounts, starts the daemons on request, reaps, ends at end of input."""
     (directory / "namespace").write_text(str(Path("/proc/self/ns/pid").stat().st_ino))
     _mount_everything(directory)
-    subprocess.run(["hostname", "hvtui-test"], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
+    socket.sethostname("hvtui-test")
+    _loopback_up()
     signal.signal(signal.SIGCHLD, _reap)
     started: list[subprocess.Popen[bytes]] = []
     for line in sys.stdin:
@@ -250,6 +252,12 @@ def _mount_everything(directory: Path) -> None:
     for target in HIDDEN:
         if Path(target).is_dir():
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", target], check=True)
+
+
+def _loopback_up() -> None:
+    request = struct.pack("16sH22x", b"lo", 1)  # struct ifreq with IFF_UP
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, request)  # SIOCSIFFLAGS
 
 
 def _daemon(name: str, pid_file: str) -> subprocess.Popen[bytes]:
