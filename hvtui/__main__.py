@@ -1,0 +1,145 @@
+"""hvtui's entry point and outermost edge: every error becomes a message and an exit code, and nothing else.
+
+HVTUI_DEBUG=1 shows the traceback of an internal error. What a signal or a closed pipe means is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from hvtui.cli.session import Session
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell tells of any program whose reader left
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    import gc
+
+    gc.set_threshold(100_000, 20, 20)  # a short command makes no garbage worth collecting
+    code = run(sys.argv[1:])
+    leave(_flushed(code))
+
+
+def leave(code: int) -> NoReturn:
+    """End at once. Taking the interpreter apart costs 15 ms a command, and joins threads that may wait for a daemon
+    that does not answer."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; no exception leaves this function but SystemExit's own kind."""
+    session = None
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that is no valid UTF-8, or a terminal that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from hvtui.cli.root import root
+        from hvtui.cli.session import Session
+
+        session = Session(open_screen=_open_screen)
+        code = root.main(list(arguments), prog_name="hvtui", standalone_mode=False, obj=session)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _silenced(BROKEN_PIPE)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:  # noqa: BLE001 - one of the three outer edges: no traceback ever reaches a user
+        return _explained(error)
+    finally:
+        if session is not None:
+            session.close()
+
+
+def _explained(error: Exception) -> int:
+    """Say what failed; the exit code of the error."""
+    from hvtui.cli.output import complain
+
+    if type(error).__module__.startswith("click"):
+        return _click_error(error)
+    if isinstance(error, ImportError) and (error.name or "").startswith("libvirt"):
+        complain("libvirt's Python binding is not installed. apt-get install libvirt0, then install hvtui again")
+        return 6
+    from host.errors import HvtuiError
+    from host.text import printable
+
+    if isinstance(error, HvtuiError):
+        complain(str(error))
+        return error.exit_code
+    if os.environ.get("HVTUI_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    what = f"{type(error).__name__}: {printable(str(error), limit=400)}"
+    if isinstance(error, OSError):
+        complain(f"{printable(str(error), limit=400)}")
+        return 5 if isinstance(error, PermissionError) else 1
+    complain(f"internal error: {what}. HVTUI_DEBUG=1 shows where; please report it")
+    return 1
+
+
+def _click_error(error: Exception) -> int:
+    import click
+
+    from host.text import printable
+    from hvtui.cli.output import complain
+
+    if isinstance(error, click.Abort):
+        return _interrupted()
+    if not isinstance(error, click.ClickException):
+        raise error
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f". See '{error.ctx.command_path} --help'"
+    complain(printable(error.format_message(), limit=600).rstrip(".") + hint)
+    return error.exit_code
+
+
+def _interrupted() -> int:
+    from hvtui.cli.output import narrate
+
+    narrate("Interrupted")
+    return INTERRUPTED
+
+
+def _silenced(code: int) -> int:
+    """Nobody reads standard output any more: nothing else may be written to it, at exit neither."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return code
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _silenced(BROKEN_PIPE)
+    except OSError as error:
+        from hvtui.cli.output import complain
+
+        complain(f"cannot write: {error.strerror}")
+        _silenced(1)
+        return code or 1
+    return code
+
+
+def _open_screen(session: Session) -> int:
+    """The console, once the hypervisor answers: an explanation is easier to read in the shell."""
+    host = session.host()
+    from hvtui.tui.app import run as run_screen
+
+    run_screen(host=host, config=session.config(), journal=session.journal())
+    return 0
+
+
+if __name__ == "__main__":
+    main()

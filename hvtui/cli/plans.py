@@ -1,0 +1,89 @@
+"""Plans as plain text, and the question before something is lost. Runs nothing."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from host.errors import Cancelled, UsageError
+from host.plan import Danger, Plan
+from host.text import printable
+from hvtui.cli.output import narrate, paint
+
+TYPED_NAME_LIMIT = 40
+
+
+def plan_text(plan: Plan, *, diff: bool = True) -> str:
+    """Everything --dry-run says of one plan, harmless to show: blockers, losses, what stays, warnings, steps."""
+    lines = [paint(printable(plan.title, limit=200), "bold")]
+    for blocker in plan.blockers:
+        remedy = f". {printable(blocker.remedy)}" if blocker.remedy else ""
+        lines.append(f"  blocked: {printable(blocker.reason)}{remedy}")
+    lines += [f"  lost: {printable(loss)}" for loss in plan.losses]
+    lines += [f"  kept: {printable(kept)}" for kept in plan.keeps]
+    lines += [f"  warning: {printable(warning)}" for warning in plan.warnings]
+    for number, step in enumerate(plan.steps, 1):
+        lines.append(f"  {number}  {printable(step.title, limit=400)}")
+        lines += [f"     {paint(printable(command, limit=2000), 'dim')}" for command in step.commands]
+    if diff:
+        lines += [f"  {line}" for line in xml_diff(plan)]
+    lines.append(f"  same as: {same_as(plan)}")
+    return "\n".join(lines) + "\n"
+
+
+def same_as(plan: Plan) -> str:
+    """The equivalent command line, safe to show and to paste."""
+    return printable(shlex.join(("hvtui", *plan.command)), limit=2000)
+
+
+def xml_diff(plan: Plan) -> list[str]:
+    """The unified diff of the plan's XML, line by line, harmless to show; empty when it changes no XML."""
+    if plan.xml_before is None or plan.xml_after is None:
+        return []
+    from difflib import unified_diff
+
+    before, after = plan.xml_before.splitlines(), plan.xml_after.splitlines()
+    return [printable(line, limit=400) for line in unified_diff(before, after, "now", "then", lineterm="")]
+
+
+def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> None:
+    """Ask before anything is lost (or, with `ask`, in any case); `yes` answers. The question is on standard error.
+
+    Raises UsageError where nobody can be asked, and Cancelled when the answer is no.
+    """
+    lossy = [plan for plan in plans if plan.danger is Danger.DESTRUCTIVE and not plan.blockers]
+    if yes or not (lossy or (ask and plans)):
+        return
+    for plan in lossy or plans:
+        narrate(plan_text(plan).rstrip("\n"))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "this needs a confirmation, and there is no terminal to ask on",
+            remedy="Look at the plan above; --yes does it, --dry-run only shows it",
+        )
+    wanted = typed_word(lossy)
+    question = f"Type {wanted} to go on: " if wanted else "Go on? [y/N] "
+    answer = _ask(question)
+    if answer != wanted if wanted else answer.lower() not in {"y", "yes"}:
+        raise Cancelled("nothing was changed")
+
+
+def typed_word(lossy: Sequence[Plan]) -> str | None:
+    """What must be typed before VMs are deleted: the name of one that can be typed, else their number or "yes"."""
+    deletions = [plan for plan in lossy if plan.command[:2] == ("vm", "delete")]
+    if not deletions:
+        return None
+    if len(deletions) > 1:
+        return str(len(deletions))
+    name = deletions[0].vm_name or ""
+    return name if name.isascii() and name.isprintable() and 0 < len(name) <= TYPED_NAME_LIMIT else "yes"
+
+
+def _ask(question: str) -> str:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        raise Cancelled("nothing was changed")
+    return answer.strip()

@@ -1,0 +1,81 @@
+"""Progress on standard error: one line that redraws itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+from host.job_model import Job
+from host.text import fit, printable
+from hvtui.cli.output import narrate
+
+BAR_CELLS = 20
+
+
+class Progress:
+    """What is under way. `show` may be called often; it writes only what changed. Use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._last = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, text: str, fraction: float | None = None, *, detail: str = "") -> None:
+        """`text` with a bar (fraction 0..1); `detail` changes often and is shown only where the line redraws."""
+        line = f"{bar(fraction)}{text}  {detail}".rstrip() if self.redraws else text
+        if line == self._last:
+            return
+        self._last = line
+        if not self.redraws:
+            narrate(line)
+            return
+        columns = shutil.get_terminal_size().columns
+        self._write("\r" + fit(line, max(columns - 1, 10)).rstrip() + "\x1b[K")
+
+    def bar_only(self, text: str, fraction: float) -> None:
+        """As `show`, but silent where the line cannot redraw itself: a log needs no count."""
+        if self.redraws:
+            self.show(text, fraction)
+
+    def clear(self) -> None:
+        """Take the line away, so that what follows starts at the left."""
+        if self.redraws and self._last:
+            self._write("\r\x1b[K")
+            self._last = ""
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self.redraws = False
+
+
+def bar(fraction: float | None) -> str:
+    """"▓▓▓▓░░░░  41%  ", or nothing while the total is not known."""
+    if fraction is None:
+        return ""
+    share = min(max(fraction, 0.0), 1.0)
+    full = int(share * BAR_CELLS)
+    return f"{'▓' * full}{'░' * (BAR_CELLS - full)} {share:4.0%}  "
+
+
+def show_job(progress: Progress, job: Job) -> None:
+    """A job's own line: its title, the step that runs, and how far it is."""
+    step = job.current_step
+    title = printable(job.title, limit=80)
+    if step is None:
+        progress.show(title, job.progress)
+        return
+    known = step.fraction is not None or len(job.steps) > 1
+    progress.show(
+        f"{title}: {printable(step.title, limit=100)}",
+        job.progress if known else None,
+        detail=printable(step.note, limit=60),
+    )

@@ -1,0 +1,130 @@
+"""One run of a command: the common options as given, and the host, journal and configuration opened when first used.
+
+It never prints. Closing is the outermost edge's work (hvtui.__main__).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hvtui.cli.output import Format
+
+if TYPE_CHECKING:
+    from host.connection import Host
+    from host.journal import Journal
+    from hvtui.config import Config
+
+OPEN_TIMEOUT_S = 30.0  # a frozen daemon accepts a connection and never answers; keepalive starts only after that
+
+
+@dataclass(slots=True)
+class Session:
+    """The common options (grammar.py documents them) and what they lead to. `open_screen` starts the TUI."""
+
+    open_screen: Callable[[Session], int] | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+    _host: Host | None = None
+    _journal: Journal | None = None
+    _config: Config | None = None
+
+    @property
+    def output(self) -> Format:
+        return Format(self.given.get("output") or Format.TABLE)
+
+    @property
+    def dry_run(self) -> bool:
+        return bool(self.given.get("dry_run"))
+
+    @property
+    def yes(self) -> bool:
+        return bool(self.given.get("yes"))
+
+    @property
+    def wait(self) -> bool:
+        return self.given.get("wait") is not False
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.given.get("read_only"))
+
+    @property
+    def timeout_s(self) -> float | None:
+        """What --timeout says, in seconds; None when it was not given."""
+        return self.given.get("timeout")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in (self.given.get("columns") or "").split(",") if name.strip())
+
+    @property
+    def filter_text(self) -> str:
+        return self.given.get("filter") or ""
+
+    def config(self) -> Config:
+        """The configuration, read once. Raises UsageError naming the file and the key."""
+        if self._config is None:
+            from hvtui.config import load_config
+
+            self._config = load_config()
+        return self._config
+
+    def host(self) -> Host:
+        """The host, connected. Raises ConnectionLost or Denied with what to do, TimedOut, UsageError, NotFound."""
+        if self._host is None:
+            host = self._demo() if self.given.get("demo") else self._chosen_host()
+            self._host = host
+            _connect(host, self.timeout_s)
+        return self._host
+
+    def journal(self) -> Journal:
+        """The journal of jobs, opened once. Raises HvtuiError when the state directory cannot be used."""
+        if self._journal is None:
+            from host.journal import Journal
+
+            self._journal = Journal()
+        return self._journal
+
+    def close(self) -> None:
+        """Close the connection without waiting for a daemon that does not answer."""
+        if self._host is not None:
+            self._host.close()
+
+    def _demo(self) -> Host:
+        from vm.demo import demo_host
+
+        return demo_host()
+
+    def _chosen_host(self) -> Host:
+        from host.connection import open_host
+        from hvtui.cli.target import choose_target
+
+        uri, name = choose_target(self.given.get("connect"), self.given.get("host"), self.config)
+        return open_host(uri, name=name, read_only=self.read_only)
+
+
+def _connect(host: Host, timeout_s: float | None) -> None:
+    """Open the connection in a thread, so that Ctrl-C and a time limit work while libvirt waits."""
+    from host.errors import HvtuiError, TimedOut
+
+    problems: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            host.connection()
+        except HvtuiError as problem:
+            problems.append(problem)
+
+    limit_s = timeout_s or OPEN_TIMEOUT_S
+    opener = threading.Thread(target=connect, name="open", daemon=True)
+    opener.start()
+    opener.join(limit_s)
+    if opener.is_alive():
+        remedy = "The daemon accepts connections but does not answer: look at its log, or restart it"
+        raise TimedOut(f"no answer from {host.uri} within {limit_s:g} s", remedy=remedy)
+    if problems:
+        from hvtui.cli.diagnose import explain
+
+        raise explain(problems[0], host) from problems[0]

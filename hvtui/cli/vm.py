@@ -1,0 +1,222 @@
+"""`hvtui vm`: the noun, and the verbs that only read: list, show, xml."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from host.units import format_bytes
+from hvtui.cli.grammar import Noun, Verbs, name_argument, names_argument, option, verb
+from hvtui.cli.output import Column, Format, narrate, plain, record, write_facts, write_json, write_list, write_text
+from hvtui.cli.session import Session
+from vm.model import Disk, Nic, Vm, VmConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from host.plan import Json
+
+VERBS: Verbs = {
+    "list": ("hvtui.cli.vm:list_", "List VMs and their states."),
+    "show": ("hvtui.cli.vm:show", "Show everything about VMs."),
+    "start": ("hvtui.cli.vm_lifecycle:start", "Start VMs; a saved one goes on from where it was."),
+    "stop": ("hvtui.cli.vm_lifecycle:stop", "Shut guests down, by the agent first, then ACPI."),
+    "restart": ("hvtui.cli.vm_lifecycle:restart", "Restart guests cleanly."),
+    "reset": ("hvtui.cli.vm_lifecycle:reset", "Press the reset button: the guest is not asked."),
+    "off": ("hvtui.cli.vm_lifecycle:off", "Cut the power: the guest is not asked."),
+    "pause": ("hvtui.cli.vm_lifecycle:pause", "Let the virtual CPUs stand still."),
+    "resume": ("hvtui.cli.vm_lifecycle:resume", "Let paused VMs go on."),
+    "save": ("hvtui.cli.vm_lifecycle:save", "Save the memory to disk and stop; start goes on from there."),
+    "discard-saved": ("hvtui.cli.vm_lifecycle:discard_saved", "Throw a saved state away; the next start boots."),
+    "autostart": ("hvtui.cli.vm_lifecycle:autostart", "Start VMs with the host, or no more."),
+    "create": ("hvtui.cli.vm_create:create", "Make a VM from an image, an ISO, a kernel, or 'tiny'."),
+    "rename": ("hvtui.cli.vm_settings:rename", "Give a VM another name."),
+    "set": ("hvtui.cli.vm_settings:set_", "Change title, description, tags, owner, CPUs, memory."),
+    "edit": ("hvtui.cli.vm_settings:edit", "Edit the XML, see the difference, and apply it."),
+    "xml": ("hvtui.cli.vm:xml", "Print the XML."),
+    "delete": ("hvtui.cli.vm_settings:delete", "Delete VMs; their disks stay unless named."),
+    "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
+    "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
+}
+
+vm = Noun("vm", verbs=VERBS, help="Virtual machines of one host. NAMES are names, UUIDs, ids, or globs in quotes.")
+
+NO_VM = "No virtual machine on {} yet. A first one in seconds: hvtui vm create web --from tiny"
+
+
+def _config(read: Callable[[VmConfig], Json]) -> Callable[[Vm], Json]:
+    return lambda vm: read(vm.config) if vm.config is not None else None
+
+
+def _size(read: Callable[[Vm], int | None]) -> Callable[[Vm], str]:
+    def cell(vm: Vm) -> str:
+        size_bytes = read(vm)
+        return "–" if size_bytes is None else format_bytes(size_bytes)
+
+    return cell
+
+
+def _state(vm: Vm) -> str:
+    reason = vm.state_reason if vm.needs_attention else ""
+    return f"{vm.state} ({reason}) !" if reason else f"{vm.state} !" if vm.needs_attention else vm.state.value
+
+
+def _uptime_s(vm: Vm) -> int | None:
+    return int((datetime.now(UTC) - vm.started_at).total_seconds()) if vm.started_at else None
+
+
+def disk_record(disk: Disk) -> dict[str, Json]:
+    """The JSON object of a disk."""
+    return {
+        "target": disk.target,
+        "bus": disk.bus,
+        "device": disk.device,
+        "source": disk.source,
+        "source_type": disk.source_type,
+        "format": disk.driver_format,
+        "read_only": disk.read_only,
+        "shareable": disk.shareable,
+    }
+
+
+def nic_record(nic: Nic) -> dict[str, Json]:
+    """The JSON object of a network interface."""
+    return {
+        "mac": nic.mac,
+        "model": nic.model,
+        "source_type": nic.source_type,
+        "source": nic.source,
+        "target": nic.target,
+    }
+
+
+COLUMNS: tuple[Column[Vm], ...] = (
+    Column("name", "The VM's name.", lambda vm: vm.name, in_table=True),
+    Column("uuid", "Its UUID, the same for ever.", lambda vm: vm.uuid),
+    Column("id", "libvirt's number while it runs, else null.", lambda vm: vm.domain_id, right=True),
+    Column(
+        "state",
+        "running, paused, shutting down, off, saved, crashed, suspended or unknown.",
+        lambda vm: vm.state.value,
+        _state,
+        in_table=True,
+    ),
+    Column("reason", "libvirt's reason for the state, in words.", lambda vm: vm.state_reason),
+    Column("needs_attention", "True for a state nobody asked for (a disk error).", lambda vm: vm.needs_attention),
+    Column("vcpus", "Virtual CPUs.", lambda vm: vm.vcpus, title="CPUS", right=True, in_table=True),
+    Column(
+        "memory_bytes",
+        "Memory the guest has now, or would get.",
+        lambda vm: vm.memory_bytes,
+        _size(lambda vm: vm.memory_bytes),
+        "MEMORY",
+        right=True,
+        in_table=True,
+    ),
+    Column(
+        "memory_max_bytes",
+        "The most memory it may have.",
+        lambda vm: vm.memory_max_bytes,
+        _size(lambda vm: vm.memory_max_bytes),
+        "MOST",
+        right=True,
+    ),
+    Column(
+        "memory_used_bytes",
+        "Memory used inside, told by the guest's balloon driver, else null.",
+        lambda vm: vm.memory_used_bytes,
+        _size(lambda vm: vm.memory_used_bytes),
+        "USED",
+        right=True,
+    ),
+    Column("autostart", "True when it starts with the host.", lambda vm: vm.autostart, in_table=True),
+    Column("persistent", "False for one that vanishes when it stops.", lambda vm: vm.persistent),
+    Column("has_saved_state", "True when the next start resumes a saved memory.", lambda vm: vm.has_saved_state),
+    Column("checkpoints", "How many checkpoints it has.", lambda vm: vm.checkpoints, right=True),
+    Column("addresses", "IP addresses that are known.", lambda vm: list(vm.addresses)),
+    Column("started_at", "When it started, ISO 8601, else null.", lambda vm: _iso(vm.started_at)),
+    Column("uptime_s", "Seconds since then, else null.", _uptime_s, right=True),
+    Column("title", "A short title.", _config(lambda c: c.title), extra=True),
+    Column("description", "Free text.", _config(lambda c: c.description), extra=True),
+    Column("tags", "Tags.", _config(lambda c: list(c.tags)), extra=True),
+    Column("owner", "Who it belongs to.", _config(lambda c: c.owner), extra=True),
+    Column("os", "libosinfo's id of its system.", _config(lambda c: c.os_id), extra=True),
+    Column("virtualization", "kvm, qemu (emulated) or test.", _config(lambda c: c.virtualization), extra=True),
+    Column("machine", "The machine type.", _config(lambda c: c.machine), extra=True),
+    Column("firmware", "bios, uefi or kernel (direct boot).", _config(lambda c: c.firmware), extra=True),
+    Column("cpu_mode", "libvirt's CPU mode.", _config(lambda c: c.cpu_mode), extra=True),
+    Column("vcpus_max", "The most virtual CPUs.", _config(lambda c: c.vcpus_max), right=True, extra=True),
+    Column("disks", "Its disks.", _config(lambda c: [disk_record(d) for d in c.disks]), extra=True),
+    Column("nics", "Its network interfaces.", _config(lambda c: [nic_record(n) for n in c.nics]), extra=True),
+    Column("agent_connected", "Whether its agent answers.", _config(lambda c: c.agent_connected), extra=True),
+    Column("serial_console", "True when it has one.", _config(lambda c: c.has_serial_console), extra=True),
+    Column("tpm", "True when it has a TPM.", _config(lambda c: c.has_tpm), extra=True),
+    Column("graphics", "Where its screen is reached.", _config(lambda c: list(c.graphics)), extra=True),
+    Column("host_devices", "Devices of the host given to it.", _config(lambda c: c.host_devices), extra=True),
+    Column("pending_changes", "True when the next boot differs.", _config(lambda c: c.pending_changes), extra=True),
+)
+EXTRA = frozenset(column.key for column in COLUMNS if column.extra)
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="seconds") if at else None
+
+
+@verb(
+    "list",
+    names_argument(),
+    option("--details", is_flag=True, text="Every column, those from the XML too (one call a VM)."),
+    text="List VMs: all of them, or those of NAMES and --filter.",
+)
+def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
+    from hvtui.cli.chosen import listed_vms
+
+    vms = listed_vms(session, names, config=details or not EXTRA.isdisjoint(session.columns))
+    if not vms and session.output is Format.TABLE:
+        host = session.host().name
+        narrate("No VM matches" if session.filter_text else NO_VM.format(host))
+        return
+    write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=details)
+
+
+@verb("show", names_argument(required=True), text="Show everything about VMs, also what only their XML says.")
+def show(session: Session, names: tuple[str, ...]) -> None:
+    from hvtui.cli.chosen import listed_vms
+
+    vms = listed_vms(session, names, config=True)
+    if session.output is not Format.TABLE:
+        write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
+        return
+    for number, vm in enumerate(vms):
+        if number:
+            write_text("\n")
+        write_facts(_facts(vm))
+
+
+def _facts(vm: Vm) -> list[tuple[str, str]]:
+    facts = []
+    for column in COLUMNS:
+        value = column.value(vm)
+        if column.key in {"disks", "nics"} and isinstance(value, list):
+            facts += [(column.key.rstrip("s"), plain(each)) for each in value]
+        elif value not in (None, "", [], False):
+            facts.append((column.key.removesuffix("_bytes"), column.cell(vm) if column.cell else plain(value)))
+    return facts
+
+
+@verb(
+    "xml",
+    name_argument(),
+    option("--live", is_flag=True, text="What runs now, rather than what the next boot gets."),
+    text="Print a VM's XML as it is stored (without secrets).",
+)
+def xml(session: Session, name: str, live: bool) -> None:
+    from hvtui.cli.chosen import one_vm
+    from vm.inventory import read_xml
+
+    vm = one_vm(session, name)
+    text = read_xml(session.host(), vm, live=live)
+    if session.output is Format.TABLE:
+        write_text(text)
+    else:
+        write_json({**record(vm, COLUMNS[:2]), "xml": text})

@@ -1,0 +1,92 @@
+"""`hvtui vm`: start, stop and the other verbs that change a VM's state. Each is one plan_* of vm.lifecycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from hvtui.cli.change import change_vms
+from hvtui.cli.chosen import chosen_vms
+from hvtui.cli.grammar import Verb, names_argument, option, verb
+from hvtui.cli.session import Session
+from vm import lifecycle
+
+if TYPE_CHECKING:
+    from host.connection import Host
+    from host.plan import Plan
+    from vm.model import Vm
+
+STOP_TIMEOUT_S = 120.0
+
+
+@verb(
+    "start",
+    names_argument(),
+    option("--paused", is_flag=True, text="Start with the virtual CPUs standing still."),
+    option("--discard-saved", is_flag=True, text="Boot afresh; the saved state is lost."),
+    text="Start VMs; a saved one goes on from where it was.",
+)
+def start(session: Session, names: tuple[str, ...], paused: bool, discard_saved: bool) -> int:
+    def plan(host: Host, vm: Vm) -> Plan:
+        return lifecycle.plan_start(host, vm, paused=paused, discard_saved=discard_saved)
+
+    return change_vms(session, chosen_vms(session, names), plan)
+
+
+@verb(
+    "stop",
+    names_argument(),
+    option("--force", is_flag=True, text="Cut the power of a guest that has not shut down in time."),
+    text="Shut guests down: the agent is asked first, then ACPI. --timeout says how long to wait (120 s).",
+)
+def stop(session: Session, names: tuple[str, ...], force: bool) -> int:
+    timeout_s = session.timeout_s or STOP_TIMEOUT_S
+
+    def plan(host: Host, vm: Vm) -> Plan:
+        return lifecycle.plan_stop(host, vm, timeout_s=timeout_s, force=force)
+
+    return change_vms(session, chosen_vms(session, names), plan, own_timeout=True)
+
+
+@verb("restart", names_argument(), text="Restart guests cleanly; --timeout says how long to wait (120 s).")
+def restart(session: Session, names: tuple[str, ...]) -> int:
+    timeout_s = session.timeout_s or STOP_TIMEOUT_S
+
+    def plan(host: Host, vm: Vm) -> Plan:
+        return lifecycle.plan_restart(host, vm, timeout_s=timeout_s)
+
+    return change_vms(session, chosen_vms(session, names), plan, own_timeout=True)
+
+
+def _plain_verb(name: str, plan: Callable[[Host, Vm], Plan], text: str) -> Verb:
+    """A verb with nothing but names: one function of vm.lifecycle for each VM."""
+
+    def act(session: Session, names: tuple[str, ...]) -> int:
+        return change_vms(session, chosen_vms(session, names), plan)
+
+    return verb(name, names_argument(), text=text)(act)
+
+
+reset = _plain_verb("reset", lifecycle.plan_reset, "Press the reset button: the guest is not asked.")
+off = _plain_verb("off", lifecycle.plan_off, "Cut the power: the guest is not asked, its unsaved data are lost.")
+pause = _plain_verb("pause", lifecycle.plan_pause, "Let the virtual CPUs stand still; the memory stays in use.")
+resume = _plain_verb("resume", lifecycle.plan_resume, "Let paused VMs go on.")
+save = _plain_verb("save", lifecycle.plan_save, "Save the memory to disk and stop; start goes on from there.")
+discard_saved = _plain_verb(
+    "discard-saved", lifecycle.plan_discard_saved, "Throw a saved state away; the next start boots afresh."
+)
+
+
+@verb(
+    "autostart",
+    click.Argument(["setting"], type=click.Choice(["on", "off"])),
+    names_argument(),
+    text="Start VMs with the host (on), or no more (off): hvtui vm autostart on 'web-*'.",
+)
+def autostart(session: Session, setting: str, names: tuple[str, ...]) -> int:
+    def plan(host: Host, vm: Vm) -> Plan:
+        return lifecycle.plan_autostart(host, vm, setting == "on")
+
+    return change_vms(session, chosen_vms(session, names), plan)

@@ -1,0 +1,102 @@
+"""`hvtui vm`: rename, set, edit, delete. Each is one plan_* of vm.settings, vm.edit or vm.delete."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from host.errors import UsageError
+from host.text import printable
+from hvtui.cli.change import change, change_vms
+from hvtui.cli.chosen import chosen_vms, one_vm
+from hvtui.cli.grammar import name_argument, names_argument, option, verb
+from hvtui.cli.output import narrate
+from hvtui.cli.session import Session
+
+if TYPE_CHECKING:
+    from host.connection import Host
+    from host.plan import Plan
+    from vm.model import Vm
+
+LARGEST_XML_BYTES = 4 * 1024 * 1024
+
+
+@verb("rename", name_argument(), click.Argument(["new_name"], metavar="NEW"), text="Give a VM another name.")
+def rename(session: Session, name: str, new_name: str) -> int:
+    from vm.settings import plan_rename
+
+    return change_vms(session, [one_vm(session, name)], lambda host, vm: plan_rename(host, vm, new_name))
+
+
+@verb(
+    "set",
+    click.Argument(["words"], nargs=-1, required=True, metavar="NAMES... KEY=VALUE..."),
+    text="Change settings. Keys: title, description, tags (a,b or +a or -b), owner, autostart, vcpus, memory. "
+    "An empty value clears: hvtui vm set web owner= tags=prod,web memory=2G",
+)
+def set_(session: Session, words: tuple[str, ...]) -> int:
+    from vm.settings import plan_set
+
+    first = next((place for place, word in enumerate(words) if "=" in word), len(words))
+    names, settings = words[:first], words[first:]
+    odd = next((word for word in settings if "=" not in word), None)
+    if not settings or odd is not None:
+        wrong = f"{printable(odd, limit=60)!r} is no KEY=VALUE" if odd else "nothing to set"
+        raise UsageError(wrong, remedy="hvtui vm set NAMES… KEY=VALUE…")
+    changes = dict(word.split("=", 1) for word in settings)
+    return change_vms(session, chosen_vms(session, names), lambda host, vm: plan_set(host, vm, changes))
+
+
+@verb(
+    "delete",
+    names_argument(),
+    option("--disk", "disks", multiple=True, metavar="PATH", text="Remove this disk image as well (may be repeated)."),
+    option("--all-disks", is_flag=True, text="Remove every disk that nothing else uses."),
+    text="Delete VMs with all their leftovers (NVRAM, saved state, TPM). Disks stay unless named; one that another VM "
+    "uses or builds on is never removed.",
+)
+def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all_disks: bool) -> int:
+    from vm.delete import disk_uses, plan_delete
+
+    def plan(host: Host, vm: Vm) -> Plan:
+        wanted = list(disks)
+        if all_disks:
+            wanted += [use.path for use in disk_uses(host, vm) if use.removable]
+        return plan_delete(host, vm, remove_disks=tuple(dict.fromkeys(wanted)))
+
+    return change_vms(session, chosen_vms(session, names, config=True), plan)
+
+
+@verb(
+    "edit",
+    name_argument(),
+    option("--file", "source", metavar="FILE", text="Take the XML from FILE (- is standard input), do not open $EDITOR."),
+    text="Edit a VM's XML in $VISUAL or $EDITOR, see the difference, and apply it when confirmed.",
+)
+def edit(session: Session, name: str, source: str | None) -> int:
+    from hvtui.cli.editor import edited
+    from vm.edit import editable_xml, plan_edit
+
+    vm = one_vm(session, name, config=True)
+    host = session.host()
+    before = editable_xml(host, vm)
+    after = _read(source) if source else edited(before, f"{vm.uuid}.xml")
+    if after.strip() == before.strip():
+        narrate("Nothing changed")
+        return 0
+    return change(session, [(vm.name, vm.uuid, lambda: plan_edit(host, vm, after))], ask=source is None)
+
+
+def _read(source: str) -> str:
+    """The text of a file, or of standard input; one larger than any VM's XML is refused. Raises OSError."""
+    if source == "-":
+        text = sys.stdin.read(LARGEST_XML_BYTES + 1)
+    else:
+        with Path(source).open(encoding="utf-8", errors="replace") as file:
+            text = file.read(LARGEST_XML_BYTES + 1)
+    if len(text) > LARGEST_XML_BYTES:
+        raise UsageError("that is too large for a VM's XML", about=source)
+    return text
