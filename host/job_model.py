@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from host.plan import Plan
+from host.plan import Json, Plan
 
 
 class JobState(StrEnum):
@@ -36,7 +37,8 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
-    """One step as journalled. `fraction` is 0..1, or None while the total is not known ("preparing")."""
+    """One step as journalled. `fraction` is 0..1, or None while the total is not known ("preparing"). `result` is what
+    its verb returned, once it was done."""
 
     index: int
     verb: str
@@ -45,11 +47,18 @@ class JobStep:
     fraction: float | None = None
     note: str = ""
     error: str = ""
+    result: Mapping[str, Json] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True when the step may have made something that is still there."""
+        return self.state in {StepState.RUNNING, StepState.DONE, StepState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One journalled plan. `progress` is 0..1 over all steps. `undo_reason` says why it cannot be undone, if so."""
+    """One journalled plan. `exit_code` is its error's, 0 without one. `kept`: it ended early and what it had made was
+    left in place. `keep_failed`: it was told to do so. `undone_by` is the job that took it back."""
 
     id: int
     title: str
@@ -68,6 +77,7 @@ class Job:
     remedy: str = ""
     exit_code: int = 0
     kept: bool = False
+    keep_failed: bool = False
     cancel_requested: bool = False
     undone_by: int | None = None
 

@@ -29,13 +29,15 @@ class Danger(StrEnum):
 class Step:
     """One idempotent action: a verb known to host.steps and its JSON arguments.
 
-    `title` is a plain sentence; `commands` are the equivalent virsh or qemu-img lines, each ready to paste.
+    `title` is a plain sentence; `commands` are the equivalent virsh or qemu-img lines, each ready to paste. `losses`
+    name what the step loses for good; a verb's inverse fills it in, since nobody plans an undo by hand.
     """
 
     verb: str
     title: str
     args: Mapping[str, Json] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,311 @@
+"""Jobs: the only way from a plan to a change. Creating, running, watching, cancelling, restarting, taking back.
+
+Every function works from any process: what a job is stands in the journal. The steps themselves are run by
+host.job_engine; the process that outlives the terminal is started by host.runner.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from host import job_process, secrets
+from host.connection import Host
+from host.errors import HvtuiError, TimedOut, UsageError, WrongState
+from host.job_engine import PATIENCE, OnUpdate, Patience, Work, roll_back, run_steps
+from host.job_model import Job, JobState
+from host.job_rules import ALIVE, HEADLESS, RESTARTABLE, interrupted, is_in_process, what_now
+from host.journal import Journal
+from host.plan import Blocker, Danger, Plan, Step
+from host.steps import verb_named
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+LOOK_FOR_THE_DEAD_S = 1.0
+
+
+def create(plan: Plan, journal: Journal, *, keep_failed: bool = False) -> Job:
+    """A QUEUED job for `plan`, which holds its VM from now on. `keep_failed`: do not roll back what fails.
+
+    Raises Blocked, Busy (another job holds the VM), Conflict (undone already), JournalFailed.
+    """
+    plan.raise_if_blocked()
+    claim = job_process.claim_here()
+    try:
+        return journal.add(plan, claim=claim, keep_failed=keep_failed)
+    except BaseException:
+        job_process.release(claim)
+        raise
+
+
+def run(
+    job_id: int,
+    host: Host,
+    journal: Journal,
+    on_update: OnUpdate | None = None,
+    keep_failed: bool = False,
+    *,
+    patience: Patience = PATIENCE,
+) -> Job:
+    """Run a QUEUED job in this thread. Returns it as DONE, FAILED, CANCELLED or INTERRUPTED, with `exit_code`.
+
+    `on_update` gets the job at each journalled change, in this thread. Raises WrongState (somebody else runs it, or it
+    is over), UsageError (another host's job), JournalFailed (the job is then found interrupted).
+    """
+    _check_host(journal.job(job_id), host)
+    return _work(
+        job_id,
+        host,
+        journal,
+        accept=(JobState.QUEUED,),
+        on_update=on_update,
+        keep_failed=keep_failed,
+        patience=patience,
+    )
+
+
+def submit(
+    plan: Plan,
+    host: Host,
+    journal: Journal,
+    on_update: OnUpdate | None = None,
+    keep_failed: bool = False,
+) -> Job:
+    """Create a job for `plan` and run it in this thread; raises what `create` and `run` do."""
+    return run(create(plan, journal, keep_failed=keep_failed).id, host, journal, on_update)
+
+
+def start_detached(
+    plan: Plan,
+    host: Host,
+    journal: Journal,
+    *,
+    keep_failed: bool = False,
+    program: Sequence[str] | None = None,
+) -> Job:
+    """Create a job for `plan` and start a process of its own for it, which outlives this one and its terminal.
+
+    Returns when that process has begun. `program` is the argument list to which the job's id is added. A simulated
+    host lives only in this process: its job runs in a thread. Raises what `create` does, HvtuiError when the process
+    does not start.
+    """
+    job = create(plan, journal, keep_failed=keep_failed)
+    _check_host(job, host)
+    return _detach(job, host, journal, program)
+
+
+def restart_detached(job_id: int, host: Host, journal: Journal, *, program: Sequence[str] | None = None) -> Job:
+    """As `restart`, in a process of its own as `start_detached`."""
+    _check_host(journal.job(job_id), host)
+    claim = job_process.claim_here()
+    try:
+        job = journal.claim(job_id, claim, accept=RESTARTABLE, state=JobState.QUEUED)
+    except BaseException:
+        job_process.release(claim)
+        raise
+    return _detach(job, host, journal, program)
+
+
+def wait(
+    job_id: int,
+    journal: Journal,
+    timeout_s: float | None = None,
+    on_update: OnUpdate | None = None,
+) -> Job:
+    """Wait, in whichever process the job runs, until it is over. Raises TimedOut (the job goes on), NotFound."""
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    stamp, looked_at_s, shown = None, float("-inf"), None
+    while True:
+        if time.monotonic() - looked_at_s >= LOOK_FOR_THE_DEAD_S:
+            journal.recover()
+            looked_at_s = time.monotonic()
+        if (new_stamp := journal.stamp()) != stamp:
+            stamp, job = new_stamp, journal.job(job_id)
+            if on_update is not None and job != shown:
+                on_update(job)
+            shown = job
+            if job.state.is_over:
+                return job
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            remedy = f"It goes on: watch it with '{HEADLESS} watch {job_id}'"
+            raise TimedOut(f"not over after {timeout_s:g} s", about=f"job {job_id}", remedy=remedy)
+        time.sleep(POLL_S)
+
+
+def cancel(job_id: int, journal: Journal) -> Job:
+    """Ask the process that runs the job to stop and to roll back; it looks a few times a second. `wait` for the end.
+
+    An interrupted job is given up: what it made stays, and its VM is free. Raises WrongState when it is over, NotFound.
+    """
+    journal.recover()
+    job = journal.job(job_id)
+    if job.state in ALIVE:
+        journal.request_cancel(job_id)
+        return journal.job(job_id)
+    if job.state is not JobState.INTERRUPTED:
+        raise WrongState(f"it is {job.state.value} already", about=f"job {job_id}", remedy=what_now(job))
+    return _give_up(job, journal)
+
+
+def restart(
+    job_id: int,
+    host: Host,
+    journal: Journal,
+    on_update: OnUpdate | None = None,
+    *,
+    patience: Patience = PATIENCE,
+) -> Job:
+    """Go on, in this thread, with the first step that is not done; from the start when all was rolled back.
+
+    Raises WrongState (it is done, or runs), Busy, UsageError (another host's job), JournalFailed.
+    """
+    journal.recover()
+    _check_host(journal.job(job_id), host)
+    return _work(job_id, host, journal, accept=RESTARTABLE, on_update=on_update, patience=patience)
+
+
+def rollback(
+    job_id: int,
+    host: Host,
+    journal: Journal,
+    on_update: OnUpdate | None = None,
+    *,
+    patience: Patience = PATIENCE,
+) -> Job:
+    """Take back, in this thread, what an interrupted or kept job made. Returns it as ROLLED_BACK or INTERRUPTED.
+
+    Raises WrongState (nothing is left of it, it is done, or runs), Busy, UsageError, JournalFailed.
+    """
+    journal.recover()
+    job = journal.job(job_id)
+    _check_host(job, host)
+    if job.state is not JobState.INTERRUPTED and not job.kept:
+        raise WrongState(f"it is {job.state.value}", about=f"job {job_id}", remedy=what_now(job))
+    claim = job_process.claim_here()
+    try:
+        claimed = journal.claim(job_id, claim, accept=RESTARTABLE, state=JobState.RUNNING)
+        return roll_back(Work(claimed, claim, host=host, journal=journal, on_update=on_update, patience=patience))
+    finally:
+        job_process.release(claim)
+
+
+def plan_undo(job: Job, host: Host) -> Plan:
+    """The plan that takes a done job back, last step first, or one whose blockers say why there is none."""
+    steps, blockers = [], _undo_blockers(job, host)
+    for step in reversed(job.steps) if not blockers else ():
+        inverse = _inverse(job, step.index)
+        if isinstance(inverse, Step):
+            steps.append(inverse)
+        else:
+            blockers.append(Blocker(f"{step.title}: {inverse}"))
+    losses = tuple(loss for step in steps for loss in step.losses)
+    return Plan(
+        title=f"Undo job {job.id}: {job.title}",
+        host_uri=job.host_uri,
+        steps=tuple(steps),
+        command=("job", "undo", str(job.id)),
+        vm_uuid=job.vm_uuid,
+        vm_name=job.vm_name,
+        danger=Danger.DESTRUCTIVE if losses else Danger.DISRUPTIVE,
+        blockers=tuple(blockers),
+        losses=losses,
+        long=job.plan.long,
+        undoes_job=job.id,
+    )
+
+
+def _undo_blockers(job: Job, host: Host) -> list[Blocker]:
+    if job.undone_by is not None:
+        return [Blocker(f"job {job.undone_by} undid it already", f"See it with '{HEADLESS} show {job.undone_by}'")]
+    if job.state is not JobState.DONE:
+        return [Blocker(f"only a job that is done can be undone; job {job.id} is {job.state.value}", what_now(job))]
+    if job.host_uri != host.uri:
+        return [Blocker(f"job {job.id} belongs to {job.host_uri}", f"Connect to it with --connect {job.host_uri}")]
+    return []
+
+
+def _inverse(job: Job, index: int) -> Step | str:
+    planned = job.plan.steps[index]
+    try:
+        inverse = verb_named(planned.verb).inverse(planned.args, dict(job.steps[index].result or {}))
+    except UsageError as unknown:
+        return unknown.cause
+    if isinstance(inverse, Step) and any(secrets.references(inverse.args)):
+        return f"it needs a secret that was removed when job {job.id} ended"
+    return inverse
+
+
+def _check_host(job: Job, host: Host) -> None:
+    if job.host_uri != host.uri:
+        remedy = f"Connect to it with --connect {job.host_uri}"
+        raise UsageError(f"it belongs to the host {job.host_uri}", about=f"job {job.id}", remedy=remedy)
+
+
+def _work(
+    job_id: int,
+    host: Host,
+    journal: Journal,
+    *,
+    accept: Collection[JobState],
+    on_update: OnUpdate | None,
+    patience: Patience,
+    keep_failed: bool = False,
+) -> Job:
+    claim = job_process.claim_here()
+    try:
+        job = journal.claim(job_id, claim, accept=accept, state=JobState.RUNNING)
+        work = Work(job, claim, host=host, journal=journal, on_update=on_update, patience=patience)
+        if keep_failed:
+            work.change(keep_failed=True)
+        return run_steps(work)
+    finally:
+        job_process.release(claim)
+
+
+def _detach(job: Job, host: Host, journal: Journal, program: Sequence[str] | None) -> Job:
+    if is_in_process(host.uri):
+        threading.Thread(target=_run_here, args=(job.id, host, journal), name=f"job-{job.id}", daemon=True).start()
+        return journal.job(job.id)
+    from host.runner import launch
+
+    problem = launch(job.id, journal, program)
+    return journal.job(job.id) if problem is None else _never_began(job.id, journal, problem)
+
+
+def _run_here(job_id: int, host: Host, journal: Journal) -> None:
+    try:
+        run(job_id, host, journal)
+    except HvtuiError as error:
+        _log.warning("job %d ended without its journal: %s", job_id, error)
+
+
+def _never_began(job_id: int, journal: Journal, problem: HvtuiError) -> Job:
+    """Raise `problem`, with the job as FAILED, unless somebody works on it after all."""
+    claim = job_process.claim_here()
+    try:
+        accept = (JobState.QUEUED, JobState.INTERRUPTED)
+        job = interrupted(journal.claim(job_id, claim, accept=accept, state=JobState.RUNNING), problem.cause)
+        state = JobState.INTERRUPTED if any(step.has_begun for step in job.steps) else JobState.FAILED
+        told = replace(job, state=state, error=problem.cause, remedy=problem.remedy, exit_code=problem.exit_code)
+        journal.save(told, claim)
+    except WrongState:
+        return journal.job(job_id)
+    finally:
+        job_process.release(claim)
+    raise problem
+
+
+def _give_up(job: Job, journal: Journal) -> Job:
+    claim = job_process.claim_here()
+    try:
+        claimed = journal.claim(job.id, claim, accept=(JobState.INTERRUPTED,), state=JobState.RUNNING)
+        kept = any(step.has_begun for step in claimed.steps)
+        ended = interrupted(claimed, "")
+        journal.save(replace(ended, state=JobState.CANCELLED, kept=kept, exit_code=130), claim)
+    finally:
+        job_process.release(claim)
+    return journal.job(job.id)
