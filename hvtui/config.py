@@ -1,0 +1,226 @@
+"""The user's configuration: a TOML file read into frozen dataclasses. docs/configuration.md explains each key.
+
+A missing file means the defaults. Everything else that is wrong (an unknown key, a wrong type, a value out of range)
+is one UsageError that names the file, the key and what is allowed. This module checks what it can know by itself;
+whether an action id, a column or a theme exists is told by the part that has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from host.errors import UsageError
+from host.paths import configuration_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ACCELERATORS = ("auto", "kvm", "qemu")
+CONFIRMATIONS = ("auto", "always")
+REFRESH_RANGE_S = (0.5, 3600.0)
+JOBS_KEPT_RANGE = (1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Ui:
+    """[ui]. Empty `theme` and `columns` mean the program's own; `ascii` None means by the terminal's locale.
+
+    `confirm` is auto (a harmless plan without warnings runs at once) or always (every plan is shown first).
+    """
+
+    theme: str = ""
+    ascii: bool | None = None
+    columns: tuple[str, ...] = ()
+    refresh_s: float = 2.0
+    confirm: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredHost:
+    """[[host]]: a hypervisor that --host knows by name."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """[jobs]. `keep` is the number of ended jobs that the journal keeps."""
+
+    keep: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything of the file. `keys` maps an action's id to its key, or to several with commas between them."""
+
+    ui: Ui = field(default_factory=Ui)
+    keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: tuple[ConfiguredHost, ...] = ()
+    jobs: Jobs = field(default_factory=Jobs)
+    accelerator: str = "auto"
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The configuration of `path`, else of the file in force (host.paths). Raises UsageError."""
+    file = path or configuration_file()
+    if file is None:
+        return Config()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Config()
+    except UnicodeDecodeError as error:
+        raise UsageError("the configuration file is not UTF-8 text", about=str(file)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration file: {error.strerror}", about=str(file)) from error
+    return parse_config(text, file=str(file))
+
+
+def parse_config(text: str, *, file: str) -> Config:
+    """The configuration in `text`; `file` is named in errors. Raises UsageError."""
+    import tomllib  # only where there is a file at all
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", about=file) from error
+    top = _Table(file, "", document, known=("accelerator", "ui", "keys", "host", "jobs"))
+    return Config(
+        ui=_read_ui(top.table("ui", known=("theme", "ascii", "columns", "refresh_s", "confirm"))),
+        keys=_read_keys(top.table("keys")),
+        hosts=_read_hosts(top),
+        jobs=Jobs(keep=int(top.table("jobs", known=("keep",)).number("keep", Jobs().keep, limits=JOBS_KEPT_RANGE))),
+        accelerator=top.choice("accelerator", "auto", ACCELERATORS),
+    )
+
+
+def _read_ui(table: _Table) -> Ui:
+    usual = Ui()
+    return Ui(
+        theme=table.text("theme", usual.theme),
+        ascii=table.value("ascii", bool, usual.ascii, "true or false"),
+        columns=table.texts("columns", usual.columns),
+        refresh_s=float(table.number("refresh_s", usual.refresh_s, limits=REFRESH_RANGE_S)),
+        confirm=table.choice("confirm", usual.confirm, CONFIRMATIONS),
+    )
+
+
+def _read_keys(table: _Table) -> Mapping[str, str]:
+    return MappingProxyType({action_id: table.text(action_id, "") for action_id in table.values})
+
+
+def _read_hosts(top: _Table) -> tuple[ConfiguredHost, ...]:
+    hosts: dict[str, ConfiguredHost] = {}
+    for table in top.tables("host", known=("name", "uri")):
+        uri = table.text("uri", "")
+        if not uri:
+            table.refuse("uri", "is missing", 'Give a libvirt URI: uri = "qemu+ssh://root@lab2/system"')
+        name = table.text("name", "") or _name_in(uri)
+        if name == "local" or name in hosts:
+            table.refuse(
+                "name", f"{name!r} is taken already", "Give each host a name of its own; local is this machine"
+            )
+        hosts[name] = ConfiguredHost(name, uri)
+    return tuple(hosts.values())
+
+
+def _name_in(uri: str) -> str:
+    """The host name in a URI; the URI itself when it has none."""
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(uri).hostname or uri
+    except ValueError:
+        return uri
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One table of the file while it is read: every question answers with the right type or raises UsageError."""
+
+    file: str
+    name: str
+    values: Mapping[str, Any]
+    known: tuple[str, ...] | None = None  # None: any key
+
+    def __post_init__(self) -> None:
+        for key in self.values:
+            if self.known is not None and key not in self.known:
+                self.refuse(key, "is not a key", _nearest(key, self.known))
+
+    def refuse(self, key: str, problem: str, remedy: str) -> NoReturn:
+        place = f"[{self.name}] {key}" if self.name else key
+        raise UsageError(f"{place} {problem}", about=self.file, remedy=remedy)
+
+    def value(self, key: str, kind: type, usual: Any, wanted: str) -> Any:
+        found = self.values.get(key, usual)
+        is_number_for_bool = isinstance(found, bool) and kind is not bool  # bool is an int to Python, not to a person
+        if key in self.values and (is_number_for_bool or not isinstance(found, kind)):
+            self.refuse(key, f"is {_kind_of(found)}", f"It must be {wanted}")
+        return found
+
+    def text(self, key: str, usual: str) -> str:
+        return str(self.value(key, str, usual, 'a text in quotes, such as "x"'))
+
+    def texts(self, key: str, usual: tuple[str, ...]) -> tuple[str, ...]:
+        wanted = 'a list of texts, such as ["name", "state"]'
+        found = self.value(key, list, list(usual), wanted)
+        for each in found:
+            if not isinstance(each, str):
+                self.refuse(key, f"holds {_kind_of(each)}", f"It must be {wanted}")
+        return tuple(found)
+
+    def number(self, key: str, usual: float, *, limits: tuple[float, float]) -> float:
+        lowest, highest = limits
+        is_whole = isinstance(usual, int)
+        wanted = f"a {'whole ' if is_whole else ''}number from {lowest:g} to {highest:.0f}"
+        found = self.value(key, int, usual, wanted) if is_whole else self._decimal(key, usual, wanted)
+        if not lowest <= found <= highest:
+            self.refuse(key, f"is {found}", f"It must be {wanted}")
+        return float(found) if not is_whole else int(found)
+
+    def _decimal(self, key: str, usual: float, wanted: str) -> float:
+        kind = int if isinstance(self.values.get(key), int) else float
+        return float(self.value(key, kind, usual, wanted))
+
+    def choice(self, key: str, usual: str, allowed: tuple[str, ...]) -> str:
+        found = self.text(key, usual)
+        if found not in allowed:
+            self.refuse(key, f"is {found!r}", _nearest(found, allowed))
+        return found
+
+    def table(self, key: str, known: tuple[str, ...] | None = None) -> _Table:
+        return _Table(self.file, key, self.value(key, dict, {}, f"a table: [{key}]"), known)
+
+    def tables(self, key: str, known: tuple[str, ...]) -> list[_Table]:
+        """The tables of [[key]]; a single [key] is a list of one."""
+        found = self.values.get(key, [])
+        each = [found] if isinstance(found, dict) else found
+        if not isinstance(each, list) or not all(isinstance(entry, dict) for entry in each):
+            self.refuse(key, f"is {_kind_of(found)}", f"It must be a table: [[{key}]]")
+        return [_Table(self.file, key, entry, known) for entry in each]
+
+
+def _kind_of(value: object) -> str:
+    kinds: tuple[tuple[type, str], ...] = (
+        (bool, "true or false"),
+        (str, "a text"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (list, "a list"),
+        (dict, "a table"),
+    )
+    return next((words for kind, words in kinds if isinstance(value, kind)), "a date or time")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    names = tuple(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names)}"
