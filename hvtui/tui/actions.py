@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from host.connection import Host
@@ -53,7 +53,8 @@ class Action:
     """One thing to do. `id` is "scope.verb"; the scope says on which screens the key works (Screen.SCOPES).
 
     `keys` are Textual key names, the first one is shown. `done` is the past tense for the status line. `footer` is
-    its place in the footer (1 first, 0 not shown). `command` is the hvtui line it equals, with {name} for a VM.
+    its place in the footer (1 first, 0 not shown). `fits` says which VMs it can work on: the others of a selection
+    are left out. `command` is the hvtui line it equals, with {name} for a VM.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Action:
     help: str = ""
     danger: Danger = Danger.NONE
     when: When = always
+    fits: Callable[[Vm], bool] | None = None
     plan: Callable[[Host, Vm], Plan] | None = None
     handler: Handler | None = None
     done: str = ""
@@ -73,6 +75,17 @@ class Action:
     @property
     def scope(self) -> str:
         return self.id.partition(".")[0]
+
+    def narrowed(self, target: Target) -> Target:
+        """The target without the VMs that this action cannot work on."""
+        if self.fits is None:
+            return target
+        return replace(target, vms=tuple(vm for vm in target.vms if self.fits(vm)))
+
+    def applies(self, target: Target) -> bool:
+        """True when the action can do something with the target."""
+        narrowed = self.narrowed(target)
+        return self.when(narrowed) and (self.fits is None or bool(narrowed.vms))
 
 
 _ACTIONS: dict[str, Action] = {}

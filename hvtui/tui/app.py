@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App
 from textual.binding import BindingType
+from textual.filter import NoColor
 from textual.screen import Screen
 
 from host.errors import HvtuiError
+from host.events import Event
 from host.job_model import Job, JobState
 from host.plan import Danger, Plan
-from hvtui.tui import catalogue, keymap
+from host.text import printable
+from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Target, action_named
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.widgets.command_line import Choice
 from vm.model import Snapshot
 
 if TYPE_CHECKING:
     from host.connection import Host
     from host.journal import Journal
     from hvtui.config import Config
+    from vm.feed import ReadSamples
 
 __all__ = ["HvtuiApp", "Services", "run"]
+
+EVENTS_KEPT = 1000
 
 # Loaded when first opened: what is not imported costs neither time nor memory.
 SCREENS = {
@@ -42,7 +53,7 @@ SCREENS = {
 class HvtuiApp(App[None]):
     """hvtui's terminal interface on one host."""
 
-    CSS_PATH = "hvtui.tcss"
+    CSS_PATH = Path(__file__).with_name("hvtui.tcss")
     TITLE = "hvtui"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = []
@@ -52,13 +63,78 @@ class HvtuiApp(App[None]):
         self.services = services
         self.snapshot: Snapshot | None = None
         self.jobs: tuple[Job, ...] = ()
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
         catalogue.load()
         keymap.rebind(services.config.keys)
+        self._fit_to_terminal()
+
+    def _fit_to_terminal(self) -> None:
+        """Choose theme and symbols by the configuration and by what the terminal can show."""
+        ui = self.services.config.ui
+        for colors in themes.ALL_COLORS.values():
+            self.register_theme(themes.textual_theme(colors))
+        theme = themes.SHORT_NAMES.get(ui.theme, ui.theme)
+        if theme not in themes.ALL_COLORS:
+            theme = themes.for_terminal(os.environ)
+        if self.no_color:
+            theme = themes.ANSI.name
+            self._filters[:] = [NoColor()]
+        if ui.ascii or (ui.ascii is None and symbols.needs_ascii(os.environ)):
+            self._filters.append(symbols.AsciiFilter())
+        self.theme = theme
 
     async def on_mount(self) -> None:
         self.go("fleet")
+        self.start_services()
+
+    def start_services(self) -> None:
+        """Let snapshots, events and jobs arrive. Scenes that stand still (pictures) replace it."""
         self.bridge.start()
+
+    def on_unmount(self) -> None:
+        self.bridge.stop()
+
+    def now(self) -> datetime:
+        """The time that uptimes are counted to."""
+        return datetime.now(UTC)
+
+    def next_theme(self) -> None:
+        """The next of the four themes."""
+        names = list(themes.ALL_COLORS)
+        place = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(place + 1) % len(names)]
+        self.say(f"theme {self.theme.removeprefix('hvtui-')}", "dim")
+
+    def open_palette(self) -> None:
+        """Every action that applies, by name."""
+        from textual.command import CommandPalette
+
+        from hvtui.tui.palette import ActionProvider
+
+        self.push_screen(CommandPalette(providers=[ActionProvider], placeholder="do what?"))
+
+    def back(self) -> None:
+        """Leave the shown screen; the fleet stays."""
+        if len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def run_command(self, choice: Choice | None, text: str) -> None:
+        """Do what the `:` line chose."""
+        if choice is None:
+            self.say(f"nothing is called {text!r}", "warn")
+        elif choice.vm_uuid:
+            self.go("fleet")
+            self.call_after_refresh(self._go_to_vm, choice.vm_uuid)
+        else:
+            self.act(choice.action_id)
+
+    def _go_to_vm(self, uuid: str) -> None:
+        from hvtui.tui.screens.fleet import FleetScreen
+
+        if isinstance(self.screen, FleetScreen):
+            self.screen.go_to_vm(uuid)
 
     def go(self, name: str) -> None:
         """Show the screen of that name; one that is open below is uncovered rather than opened twice."""
@@ -77,10 +153,11 @@ class HvtuiApp(App[None]):
             self.run_worker(self._act(action), name=action_id, group="actions")
 
     async def _act(self, action: Action) -> None:
-        target = self.screen.target() if isinstance(self.screen, HvtuiScreen) else Target()
-        if not action.when(target):
-            self.say(f"{action.title}: not for what is selected", "warn")
+        selected = self.selected()
+        if not action.applies(selected):
+            self.say(why_not(action, selected), "warn")
             return
+        target = action.narrowed(selected)
         try:
             if action.handler is not None:
                 result = action.handler(self, target)
@@ -90,6 +167,11 @@ class HvtuiApp(App[None]):
                 await self.propose(await self.plan_each(action.plan, target), done=action.done)
         except HvtuiError as error:
             self.say(str(error), "bad")
+
+    def selected(self) -> Target:
+        """What an action would work on now."""
+        screen = self._shown()
+        return screen.target() if screen is not None else Target()
 
     async def plan_each(self, plan: Callable[..., Plan], target: Target) -> tuple[Plan, ...]:
         """One plan for every target VM, made in one thread. Raises HvtuiError."""
@@ -114,10 +196,9 @@ class HvtuiApp(App[None]):
 
     def say(self, text: str, role: str = "text") -> None:
         """One line in the status line of the shown screen (or the one below a dialog)."""
-        for screen in reversed(self.screen_stack):
-            if isinstance(screen, HvtuiScreen):
-                screen.say(text, role)
-                return
+        screen = self._shown()
+        if screen is not None:
+            screen.say(text, role)
 
     def _may_run_at_once(self, plans: Sequence[Plan]) -> bool:
         if self.services.config.ui.confirm == "always":
@@ -138,24 +219,40 @@ class HvtuiApp(App[None]):
 
     def on_snapshot_changed(self, message: SnapshotChanged) -> None:
         self.snapshot = message.snapshot
-        for screen in self._shown():
+        if (screen := self._shown()) is not None:
             screen.update_from(message.snapshot)
 
     def on_event_arrived(self, message: EventArrived) -> None:
-        for screen in self._shown():
+        self.events_dropped += len(self.events) == self.events.maxlen
+        self.events.append(message.event)
+        if (screen := self._shown()) is not None:
             screen.event_arrived(message.event)
 
     def on_jobs_changed(self, message: JobsChanged) -> None:
         self.jobs = message.jobs
-        for screen in self._shown():
-            screen.jobs_changed(message.jobs)
+        if (screen := self._shown()) is not None:
+            screen.update_jobs(message.jobs)
 
-    def _shown(self) -> list[HvtuiScreen]:
+    def _shown(self) -> HvtuiScreen | None:
         """The full screen that is visible, also below a dialog."""
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, HvtuiScreen):
-                return [screen]
-        return []
+            if isinstance(screen, HvtuiScreen) and screen.is_mounted:
+                return screen
+        return None
+
+
+def why_not(action: Action, target: Target) -> str:
+    """Why an action does not apply to what is selected, in one line."""
+    if not target.vms:
+        return f"{action.title}: no VM is selected"
+    if len(target.vms) > 1:
+        return (
+            f"{action.title}: not for {len(target.vms)} VMs at once"
+            if action.narrowed(target).vms
+            else f"{action.title}: none of the marked VMs can"
+        )
+    vm = target.vms[0]
+    return f"{action.title}: not while {printable(vm.name, limit=40)} is {vm.state.value}"
 
 
 def _screen_class(name: str) -> type[Screen[None]]:
@@ -163,6 +260,7 @@ def _screen_class(name: str) -> type[Screen[None]]:
     return cast("type[Screen[None]]", getattr(import_module(module), class_name))
 
 
-def run(*, host: Host, config: Config, journal: Journal) -> None:
+def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> None:
     """Show the terminal interface until the user quits. The caller closes host and journal."""
-    HvtuiApp(Services(host=host, journal=journal, config=config)).run()
+    services = Services(host=host, journal=journal, config=config, simulated_samples=simulated_samples)
+    HvtuiApp(services).run()

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from host.connection import Host
 from host.errors import HvtuiError
 from host.events import Event
-from host.job_model import Job, JobState
+from host.job_model import Job
 from host.plan import Plan
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
-from vm.feed import Feed
+from vm.feed import Feed, ReadSamples
 from vm.model import Snapshot
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Services:
     host: Host
     journal: Journal
     config: Config
+    simulated_samples: ReadSamples | None = None  # replaces libvirt's statistics where the driver has none
 
 
 class Bridge:
@@ -60,15 +61,21 @@ class Bridge:
 
     def start(self) -> None:
         """Start the feed (its own daemon threads) and read the journal once."""
-        interval_s = self._services.config.ui.refresh_s
-        self._feed = Feed(self._services.host, self._snapshot, self._event, interval_s)
+        services = self._services
+        self._feed = Feed(
+            services.host,
+            self._snapshot,
+            self._event,
+            services.config.ui.refresh_s,
+            read_samples=services.simulated_samples,
+        )
         self._feed.start()
         self.watch_jobs()
 
     def stop(self) -> None:
-        """Tell the feed to end; waits for nothing."""
+        """Tell the feed to end, from a thread of its own: quitting waits for nothing."""
         if self._feed is not None:
-            self._feed.stop()
+            threading.Thread(target=self._feed.stop, name="feed-stop", daemon=True).start()
 
     def refresh(self) -> None:
         """Read everything again, soon."""
@@ -161,9 +168,7 @@ class Bridge:
             if jobs != self._jobs:
                 self._jobs = jobs
                 self._app.post_message(JobsChanged(jobs))
-            quiet = (
-                0 if any(not job.state.is_over for job in jobs if job.state is not JobState.INTERRUPTED) else quiet + 1
-            )
+            quiet = quiet + 1 if all(job.state.is_over for job in jobs) else 0
             if quiet < 2:
                 await asyncio.sleep(JOB_POLL_S)
 

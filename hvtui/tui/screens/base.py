@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import on
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
@@ -13,6 +14,7 @@ from host.events import Event
 from host.job_model import Job
 from hvtui.tui import keymap
 from hvtui.tui.actions import Target
+from hvtui.tui.widgets.command_line import CommandLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.header import Header
 from vm.model import Snapshot, Vm
@@ -33,6 +35,7 @@ class HvtuiScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._bindings = keymap.bindings_for((*self.SCOPES, "app"))
+        self._focus_before: Widget | None = None
 
     @property
     def hvtui(self) -> HvtuiApp:
@@ -43,6 +46,7 @@ class HvtuiScreen(Screen[None]):
         yield Header()
         yield from self.body()
         yield StatusLine()
+        yield CommandLine()
         yield Footer((*self.SCOPES, "app"))
 
     def body(self) -> Iterable[Widget]:
@@ -63,14 +67,18 @@ class HvtuiScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self.update_from(self.hvtui.snapshot)
-        self.jobs_changed(self.hvtui.jobs)
-        self.query_one(StatusLine).show_jobs(self.hvtui.jobs)
+        self.update_jobs(self.hvtui.jobs)
 
     def update_from(self, snapshot: Snapshot | None) -> None:
         """Show `snapshot` in the header and in the screen's own widgets."""
         if snapshot is not None:
             self.query_one(Header).show_snapshot(snapshot)
             self.snapshot_changed(snapshot)
+
+    def update_jobs(self, jobs: tuple[Job, ...]) -> None:
+        """Show the running ones in the status line, and all in the screen's own widgets."""
+        self.query_one(StatusLine).show_jobs(jobs)
+        self.jobs_changed(jobs)
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         """A new picture of the host, for the screen's own widgets."""
@@ -88,3 +96,27 @@ class HvtuiScreen(Screen[None]):
     def action_act(self, action_id: str) -> None:
         """Run the action of that id (what every key binding of this screen calls)."""
         self.hvtui.act(action_id)
+
+    # The `:` line
+
+    def open_command(self) -> None:
+        """Open the `:` line in the footer's place."""
+        snapshot = self.hvtui.snapshot
+        self._focus_before = self.focused
+        self.query_one(Footer).display = False
+        self.query_one(CommandLine).open(snapshot.vms if snapshot is not None else ())
+
+    @on(CommandLine.Offered)
+    def _command_offered(self, message: CommandLine.Offered) -> None:
+        words = "   ".join(choice.text for choice in message.choices[:8])
+        self.say(words or "nothing is called that", "dim")
+
+    @on(CommandLine.Closed)
+    def _command_closed(self) -> None:
+        self.query_one(Footer).display = True
+        self.set_focus(self._focus_before)
+        self.say("")
+
+    @on(CommandLine.Chosen)
+    def _command_chosen(self, message: CommandLine.Chosen) -> None:
+        self.hvtui.run_command(message.choice, message.text)

@@ -1,0 +1,47 @@
+"""Feeds the command palette from the action registry and the list of VMs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from hvtui.tui import keymap
+from hvtui.tui.actions import Action, all_actions
+
+if TYPE_CHECKING:
+    from hvtui.tui.app import HvtuiApp
+
+
+class ActionProvider(Provider):
+    """The actions that apply to what is selected below the palette."""
+
+    async def discover(self) -> Hits:
+        for action in self._applicable():
+            yield DiscoveryHit(_title(action), partial(self._hvtui.act, action.id), help=action.help or None)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for action in self._applicable():
+            score = matcher.match(f"{action.title} {action.id}")
+            if score > 0:
+                yield Hit(
+                    score,
+                    matcher.highlight(_title(action)),
+                    partial(self._hvtui.act, action.id),
+                    help=action.help or None,
+                )
+
+    @property
+    def _hvtui(self) -> HvtuiApp:
+        return cast("HvtuiApp", self.app)
+
+    def _applicable(self) -> list[Action]:
+        target = self._hvtui.selected()
+        return [action for action in all_actions() if action.applies(target) and action.scope in {"vm", "app"}]
+
+
+def _title(action: Action) -> str:
+    key = keymap.shown_key(action)
+    return f"{action.title}  ({key})" if key else action.title

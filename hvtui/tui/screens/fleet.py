@@ -1,0 +1,255 @@
+"""The fleet screen: the list of VMs, its filter, and the details of the VM under the cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+
+from host.text import printable
+from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.themes import Palette
+from hvtui.tui.widgets.columns import BY_ID, STATES
+from hvtui.tui.widgets.details import Details, RateHistory, history_of
+from hvtui.tui.widgets.filter_line import FilterLine
+from hvtui.tui.widgets.footer import Footer
+from hvtui.tui.widgets.grid import Grid
+from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of
+from hvtui.tui.widgets.welcome import Welcome
+from vm.model import Snapshot, Vm, VmState
+
+WIDE_COLUMNS = 120
+HISTORY_LENGTH = 60
+HISTORY_VMS_MOST = 1000  # beyond it only the VM under the cursor is remembered
+
+
+class Counts(Lines):
+    """How many VMs there are in which state, the filter, the order. One line."""
+
+    def __init__(self) -> None:
+        super().__init__(id="counts")
+        self._spans: tuple[list[Span], list[Span]] = ([], [])
+
+    def show(self, left: list[Span], right: list[Span]) -> None:
+        self._spans = (left, right)
+        self.repaint()
+
+    def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
+        return [line_of(between(*self._spans, width), width, palette)]
+
+
+class FleetScreen(HvtuiScreen):
+    """The first screen."""
+
+    SCOPES: ClassVar[tuple[str, ...]] = ("fleet", "vm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._histories: dict[str, RateHistory] = {}
+        self._filter_text = ""
+        self._details_hidden = False
+
+    def body(self) -> Iterable[Widget]:
+        with Horizontal(id="bar"):
+            yield Counts()
+            yield FilterLine()
+        with Horizontal(id="fleet"):
+            with Vertical(id="list"):
+                yield Grid()
+                yield Welcome()
+            yield Details()
+
+    def on_mount(self) -> None:
+        configured = self.hvtui.services.config.ui.columns
+        if configured:
+            self.grid.choose_columns(configured)
+        self.grid.focus()
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    @property
+    def grid(self) -> Grid:
+        return self.query_one(Grid)
+
+    def targets(self) -> tuple[Vm, ...]:
+        current = self.grid.current
+        return self.grid.marked or ((current,) if current is not None else ())
+
+    # What arrives
+
+    def snapshot_changed(self, snapshot: Snapshot) -> None:
+        self._remember(snapshot)
+        kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
+        self.grid.show(snapshot.vms, stale=not snapshot.link.is_up, mark_emulated=kvm)
+        welcome = self.query_one(Welcome)
+        welcome.show(snapshot)
+        if welcome.display != (not snapshot.vms):
+            welcome.display = not snapshot.vms
+            self.grid.display = bool(snapshot.vms)
+            self._arrange()
+        self._show_counts()
+        self._show_details()
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        """Recent rates of each running VM, for the charts: the snapshot keeps only the CPU's."""
+        old = self._histories
+        few = len(snapshot.vms) <= HISTORY_VMS_MOST
+        current = self.grid.current
+        kept = [vm for vm in snapshot.vms if vm.is_active] if few else [current] if current is not None else []
+        self._histories = {vm.uuid: _appended(old.get(vm.uuid, RateHistory()), vm) for vm in kept}
+
+    # Showing
+
+    def _arrange(self) -> None:
+        wide = self.size.width >= WIDE_COLUMNS
+        self.set_class(wide, "-wide")
+        self.set_class(self._details_hidden or not self.grid.display or self.size.height < 16, "-no-details")
+        self.set_class(self.size.width >= 160, "-widest")
+
+    def _show_counts(self) -> None:
+        snapshot = self.hvtui.snapshot
+        if snapshot is None:
+            return
+        left = count_spans(snapshot.vms, shown=len(self.grid.shown), marked=len(self.grid.marked))
+        column_id, reverse = self.grid.sort
+        right: list[Span] = []
+        if self._filter_text and not self.query_one(FilterLine).display:
+            right.append((f"/{printable(self._filter_text, limit=40)}   ", "accent"))
+        right.append((f"{BY_ID[column_id].title.lower()} {'↓' if reverse else '↑'} ", "dim"))
+        self.query_one(Counts).show(left, right)
+
+    def _show_details(self) -> None:
+        current = self.grid.current
+        snapshot = self.hvtui.snapshot
+        stale = snapshot is not None and not snapshot.link.is_up
+        history = history_of(self._histories, current)
+        self.query_one(Details).show(current, history, now=self.hvtui.now(), stale=stale)
+        self.query_one(Footer).show_target(self.target())
+
+    @on(Grid.CursorMoved)
+    def _cursor_moved(self) -> None:
+        self._show_details()
+
+    @on(Grid.MarksChanged)
+    def _marks_changed(self) -> None:
+        self._show_counts()
+        self.query_one(Footer).show_target(self.target())
+
+    @on(Grid.Opened)
+    def _opened(self) -> None:
+        self.toggle_details()
+
+    # The filter
+
+    @on(FilterLine.Narrowed)
+    def _narrowed(self, message: FilterLine.Narrowed) -> None:
+        self._filter_text = self.query_one(FilterLine).value.strip()
+        self.grid.narrow(message.wanted)
+        self._show_counts()
+
+    @on(FilterLine.Puzzled)
+    def _puzzled(self, message: FilterLine.Puzzled) -> None:
+        self.say(f"filter: {message.complaint}" if message.complaint else "", "dim")
+
+    @on(FilterLine.Moved)
+    def _moved(self, message: FilterLine.Moved) -> None:
+        self.grid.move(message.by)
+
+    @on(FilterLine.Closed)
+    def _filter_closed(self) -> None:
+        self.grid.focus()
+        self.say("")
+        self._show_counts()
+
+    # What the keys do (hvtui.tui.catalogue)
+
+    def cursor_down(self) -> None:
+        self.grid.move(1)
+
+    def cursor_up(self) -> None:
+        self.grid.move(-1)
+
+    def page_down(self) -> None:
+        self.grid.move(self.grid.page)
+
+    def page_up(self) -> None:
+        self.grid.move(-self.grid.page)
+
+    def cursor_first(self) -> None:
+        self.grid.move_to(0)
+
+    def cursor_last(self) -> None:
+        self.grid.move_to(len(self.grid.shown) - 1)
+
+    def mark(self) -> None:
+        self.grid.mark_current()
+
+    def mark_all(self) -> None:
+        self.grid.mark_shown()
+
+    def open_filter(self) -> None:
+        self.query_one(FilterLine).open()
+        self._show_counts()
+
+    def toggle_details(self) -> None:
+        self._details_hidden = not self._details_hidden
+        self._arrange()
+
+    def back(self) -> None:
+        """Clear the filter, then the marks."""
+        if self._filter_text:
+            self.query_one(FilterLine).wipe()
+        else:
+            self.grid.unmark_all()
+        self.say("")
+
+    def say_sort_keys(self) -> None:
+        shown = [column.title.lower() for column, _width in self.grid.layout_now.columns][:9]
+        self.say("sort by  " + "  ".join(f"{place} {title}" for place, title in enumerate(shown, 1)), "dim")
+
+    def sort_by_place(self, place: int) -> None:
+        shown = self.grid.layout_now.columns
+        if place <= len(shown):
+            self.grid.sort_by(shown[place - 1][0].id)
+            self._show_counts()
+
+    def go_to_vm(self, uuid: str) -> None:
+        """Put the cursor on that VM, clearing a filter that hides it."""
+        if not self.grid.move_to_vm(uuid):
+            self.query_one(FilterLine).wipe()
+            self.grid.narrow(None)
+            self.grid.move_to_vm(uuid)
+
+
+def _appended(history: RateHistory, vm: Vm) -> RateHistory:
+    rates = vm.rates
+    if rates.cpu_percent is None:
+        return history
+    net = (rates.net_receive_bytes_s or 0.0) + (rates.net_send_bytes_s or 0.0)
+    disk = (rates.disk_read_bytes_s or 0.0) + (rates.disk_write_bytes_s or 0.0)
+    return RateHistory((*history.net, net)[-HISTORY_LENGTH:], (*history.disk, disk)[-HISTORY_LENGTH:])
+
+
+def count_spans(vms: Sequence[Vm], *, shown: int, marked: int) -> list[Span]:
+    """ "24 VMs  ● 18 running  ○ 5 off  ‖ 1 disk error !": each state that occurs, the alarming ones last."""
+    total = f"{shown} of {len(vms)}" if shown != len(vms) else f"{len(vms)}"
+    spans: list[Span] = [(f" {total} VM{'' if total == '1' else 's'}", "text")]
+    counts: dict[VmState, int] = {}
+    alarms: dict[str, int] = {}
+    for vm in vms:
+        if vm.needs_attention:
+            reason = printable(vm.state_reason or vm.state.value, limit=16)
+            alarms[reason] = alarms.get(reason, 0) + 1
+        else:
+            counts[vm.state] = counts.get(vm.state, 0) + 1
+    for state, (symbol, word, role) in STATES.items():
+        if state in counts:
+            spans += [(f"  {symbol}", role), (f" {counts[state]} {word}", "dim")]
+    spans += [(f"  ! {count} {reason}", "alarm") for reason, count in alarms.items()]
+    if marked:
+        spans.append((f"  ✓ {marked} marked", "accent"))
+    return spans

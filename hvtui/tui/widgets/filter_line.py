@@ -1,0 +1,90 @@
+"""The filter line: filters as one types, forgives what is not finished. Enter keeps the filter, esc clears it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Input
+
+from host.errors import UsageError
+from vm.filter import Filter, parse
+
+
+class FilterLine(Input):
+    """Hidden until opened. While it has the focus, the arrow keys still move in the list."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "keep", "keep", show=False),
+        Binding("escape", "clear", "clear", show=False),
+    ]
+
+    class Narrowed(Message):
+        """The filter changed; None shows everything."""
+
+        def __init__(self, wanted: Filter | None) -> None:
+            super().__init__()
+            self.wanted = wanted
+
+    class Puzzled(Message):
+        """What is typed so far is no filter; the last good one stays. Empty when it is fine again."""
+
+        def __init__(self, complaint: str) -> None:
+            super().__init__()
+            self.complaint = complaint
+
+    class Closed(Message):
+        """The line gave the focus back."""
+
+    class Moved(Message):
+        """An arrow key, for the list."""
+
+        def __init__(self, by: int) -> None:
+            super().__init__()
+            self.by = by
+
+    def __init__(self) -> None:
+        super().__init__(
+            id="filter", compact=True, placeholder="name  state:running  tag:web  cpu>50", select_on_focus=False
+        )
+        self.cursor_blink = False
+        self.display = False
+
+    def open(self) -> None:
+        """Show the line and take the focus."""
+        self.display = True
+        self.focus()
+
+    def wipe(self) -> None:
+        """Show everything again."""
+        self.value = ""
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        message.stop()
+        text = message.value.strip()
+        try:
+            wanted = parse(text, lenient=True) if text else None
+        except UsageError as error:
+            self.post_message(self.Puzzled(error.cause))
+            return
+        self.post_message(self.Puzzled(""))
+        self.post_message(self.Narrowed(wanted))
+
+    def on_key(self, event: events.Key) -> None:
+        by = {"up": -1, "down": 1}.get(event.key)
+        if by is not None:
+            event.stop()
+            self.post_message(self.Moved(by))
+
+    def action_keep(self) -> None:
+        self._close()
+
+    def action_clear(self) -> None:
+        self.value = ""
+        self._close()
+
+    def _close(self) -> None:
+        self.display = False
+        self.post_message(self.Closed())

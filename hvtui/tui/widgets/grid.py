@@ -1,0 +1,285 @@
+"""The fleet list: rows of VMs with a cursor and marks, painted line by line.
+
+It shows what it is given and keeps cursor and marks by uuid, so they stay with their VM when the order changes. A
+refresh paints only the cells that changed: rows whose Vm object is the one painted before are not even looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from textual import events
+from textual.message import Message
+
+from hvtui.tui.symbols import ASCENDING, CURSOR, DESCENDING, MARK
+from hvtui.tui.themes import Palette
+from hvtui.tui.widgets import columns
+from hvtui.tui.widgets.columns import BY_ID, DEFAULT_COLUMNS, Layout
+from hvtui.tui.widgets.lines import Line, Lines, Span, cells, line_of
+from vm.filter import Filter
+from vm.model import Vm
+
+GUTTER = 4  # cursor and mark
+_CACHED_ROWS = 512
+
+
+class Grid(Lines, can_focus=True):
+    """The list. The screen calls `show`, `narrow`, `sort_by`; it reads `current`, `marked`, `shown`."""
+
+    class CursorMoved(Message):
+        """Another VM (or none) is under the cursor."""
+
+    class Opened(Message):
+        """A row was clicked twice."""
+
+    class MarksChanged(Message):
+        """Rows were marked or unmarked, or the number of shown rows changed."""
+
+    def __init__(self) -> None:
+        super().__init__(id="grid")
+        self._all: tuple[Vm, ...] = ()
+        self.shown: tuple[Vm, ...] = ()
+        self._marks: dict[str, None] = {}
+        self._filter: Filter | None = None
+        self._sort: tuple[str, bool] = ("name", False)
+        self._chosen: tuple[str, ...] = DEFAULT_COLUMNS
+        self._cursor = 0
+        self._top = 0
+        self._name_needs = 4
+        self._stale = False
+        self._mark_emulated = False
+        self._rows: dict[tuple[Any, ...], tuple[Vm, Line]] = {}
+        self._rows_key: tuple[Any, ...] = ()
+
+    # What is shown
+
+    def show(self, vms: tuple[Vm, ...], *, stale: bool = False, mark_emulated: bool = False) -> None:
+        """Show these VMs from now on. `stale` greys them; `mark_emulated` names the ones without acceleration."""
+        self._stale, self._mark_emulated = stale, mark_emulated
+        if len(vms) != len(self._all) or any(new is not old for new, old in zip(vms, self._all, strict=True)):
+            gone = {vm.uuid for vm in self._all} - {vm.uuid for vm in vms}
+            self._all = vms
+            for uuid in gone & self._marks.keys():
+                del self._marks[uuid]
+            self._rearrange()
+        self.repaint()
+
+    def narrow(self, wanted: Filter | None) -> None:
+        """Show only the VMs that match; None shows all."""
+        self._filter = wanted
+        self._rearrange()
+        self.repaint()
+
+    def sort_by(self, column_id: str, *, reverse: bool | None = None) -> None:
+        """Sort by a column: its natural order first, the other way round when it is the order already."""
+        if reverse is None:
+            again = self._sort[0] == column_id
+            reverse = not self._sort[1] if again else BY_ID[column_id].descending
+        self._sort = (column_id, reverse)
+        self._rearrange()
+        self.repaint()
+
+    @property
+    def sort(self) -> tuple[str, bool]:
+        """The column's id, and whether the order is descending."""
+        return self._sort
+
+    def choose_columns(self, column_ids: Sequence[str]) -> None:
+        """Show these columns, in this order, as far as they fit."""
+        self._chosen = tuple(column_ids) or DEFAULT_COLUMNS
+        self._rows.clear()
+        self.repaint()
+
+    @property
+    def layout_now(self) -> Layout:
+        """The columns as they fit now."""
+        return columns.fitted(self._chosen, width=self.size.width - GUTTER - 1, name_needs=self._name_needs)
+
+    def _rearrange(self) -> None:
+        current = self.current
+        kept: Iterable[Vm] = self._all
+        if self._filter is not None:
+            matches = self._filter.matches
+            kept = [vm for vm in self._all if matches(vm)]
+        column_id, reverse = self._sort
+        by_name = sorted(kept, key=BY_ID["name"].sort_key, reverse=reverse and column_id == "name")
+        if column_id != "name":
+            by_name.sort(key=BY_ID[column_id].sort_key, reverse=reverse)
+        self.shown = tuple(by_name)
+        self._name_needs = columns.name_width(self._all)
+        place = next((i for i, vm in enumerate(self.shown) if vm.uuid == current.uuid), None) if current else None
+        self._cursor = place if place is not None else min(self._cursor, max(len(self.shown) - 1, 0))
+        moved = self.current
+        if (moved and moved.uuid) != (current and current.uuid) or moved is not current:
+            self.post_message(self.CursorMoved())
+        self.post_message(self.MarksChanged())
+
+    # Cursor and marks
+
+    @property
+    def current(self) -> Vm | None:
+        """The VM under the cursor."""
+        return self.shown[self._cursor] if 0 <= self._cursor < len(self.shown) else None
+
+    @property
+    def marked(self) -> tuple[Vm, ...]:
+        """The marked VMs in the list's order, hidden ones too: a filter does not forget what was marked."""
+        if not self._marks:
+            return ()
+        return tuple(vm for vm in self._all if vm.uuid in self._marks)
+
+    @property
+    def page(self) -> int:
+        """The number of rows that fit."""
+        return max(self.size.height - 1, 1)
+
+    def move(self, by: int) -> None:
+        """Move the cursor; it stops at the ends."""
+        self.move_to(self._cursor + by)
+
+    def move_to(self, place: int) -> None:
+        """Put the cursor on a row; negative counts from the end."""
+        if not self.shown:
+            return
+        place = min(max(place, 0), len(self.shown) - 1)
+        if place != self._cursor:
+            self._cursor = place
+            self.post_message(self.CursorMoved())
+            self.repaint()
+
+    def move_to_vm(self, uuid: str) -> bool:
+        """Put the cursor on that VM; False when it is not shown."""
+        for place, vm in enumerate(self.shown):
+            if vm.uuid == uuid:
+                self.move_to(place)
+                return True
+        return False
+
+    def mark_current(self) -> None:
+        """Mark or unmark the row under the cursor, and go on to the next."""
+        current = self.current
+        if current is None:
+            return
+        if current.uuid in self._marks:
+            del self._marks[current.uuid]
+        else:
+            self._marks[current.uuid] = None
+        self.post_message(self.MarksChanged())
+        self._cursor = min(self._cursor + 1, len(self.shown) - 1)
+        self.post_message(self.CursorMoved())
+        self.repaint()
+
+    def mark_shown(self) -> None:
+        """Mark every shown row, or unmark all when every shown row is marked."""
+        uuids = {vm.uuid for vm in self.shown}
+        if uuids and uuids <= self._marks.keys():
+            self._marks.clear()
+        else:
+            self._marks.update(dict.fromkeys(uuids))
+        self.post_message(self.MarksChanged())
+        self.repaint()
+
+    def unmark_all(self) -> None:
+        """Forget every mark."""
+        if self._marks:
+            self._marks.clear()
+            self.post_message(self.MarksChanged())
+            self.repaint()
+
+    # Painting
+
+    def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:
+        layout = self.layout_now
+        key = (palette.colors.name, width, layout, self._stale, self._mark_emulated)
+        if key != self._rows_key or len(self._rows) > _CACHED_ROWS:
+            self._rows.clear()
+            self._rows_key = key
+        page = height - 1
+        self._top = min(max(self._top, self._cursor - page + 1), self._cursor)
+        self._top = max(min(self._top, len(self.shown) - page), 0)
+        lines = [self._titles(layout, width, palette)]
+        thumb = self._thumb(page)
+        for y, vm in enumerate(self.shown[self._top : self._top + page]):
+            lines.append(self._row(vm, layout, width, palette, is_thumb=thumb is not None and thumb[0] <= y < thumb[1]))
+        blank = line_of((), width, palette)
+        lines += [blank] * (height - len(lines))
+        return lines
+
+    def _thumb(self, page: int) -> tuple[int, int] | None:
+        """The rows of the scroll mark at the right edge; None when everything fits."""
+        total = len(self.shown)
+        if total <= page or page < 2:
+            return None
+        length = max(page * page // total, 1)
+        start = round(self._top / (total - page) * (page - length))
+        return start, start + length
+
+    def _titles(self, layout: Layout, width: int, palette: Palette) -> Line:
+        spans: list[Span] = [(" " * GUTTER, "head")]
+        sorted_by, reverse = self._sort
+        for place, (column, column_width) in enumerate(layout.columns):
+            if place:
+                spans.append((" " * layout.gap, "head"))
+            arrow = DESCENDING if reverse else ASCENDING
+            title = f"{column.title}{arrow}" if column.id == sorted_by else column.title
+            role = "accent" if column.id == sorted_by else "head"
+            spans.append((cells(title, column_width, right=column.right), role))
+        return line_of(spans, width, palette)
+
+    def _row(self, vm: Vm, layout: Layout, width: int, palette: Palette, *, is_thumb: bool) -> Line:
+        is_cursor = self.current is vm
+        is_marked = vm.uuid in self._marks
+        key = (vm.uuid, is_cursor, is_marked, is_thumb)
+        cached = self._rows.get(key)
+        if cached is not None and cached[0] is vm:
+            return cached[1]
+        pointer = (CURSOR if is_cursor else " ", "accent")
+        mark = (MARK if is_marked else " ", "accent")
+        spans: list[Span] = [(" ", "text"), pointer, mark, (" ", "text")]
+        for place, (column, column_width) in enumerate(layout.columns):
+            if place:
+                spans.append((" " * layout.gap, "text"))
+            if column.id == "name":
+                spans += self._named(vm, column_width)
+            else:
+                spans += column.cell(vm, column_width)
+        if self._stale:
+            spans = [(text, "dim") for text, _role in spans]
+        edge = [*line_of(spans, width - 1, palette, cursor=is_cursor)]
+        edge += line_of([("▐" if is_thumb else " ", "faint")], 1, palette)
+        line = tuple(edge)
+        self._rows[key] = (vm, line)
+        return line
+
+    def _named(self, vm: Vm, width: int) -> Sequence[Span]:
+        emulated = self._mark_emulated and vm.config is not None and vm.config.is_emulated
+        if emulated and width >= 14:
+            return (*BY_ID["name"].cell(vm, width - 5), (" emul", "dim"))
+        return BY_ID["name"].cell(vm, width)
+
+    # The mouse
+
+    def on_click(self, event: events.Click) -> None:
+        place = self._top + event.y - 1
+        if event.y == 0:
+            self._sort_by_title(event.x)
+        elif place < len(self.shown):
+            self.move_to(place)
+            if event.chain > 1:
+                self.post_message(self.Opened())
+
+    def on_mouse_scroll_down(self) -> None:
+        self.move(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.move(-3)
+
+    def _sort_by_title(self, x: int) -> None:
+        layout = self.layout_now
+        left = GUTTER
+        for column, width in layout.columns:
+            if left <= x < left + width:
+                self.sort_by(column.id)
+                return
+            left += width + layout.gap
