@@ -308,7 +308,7 @@ def plan_autostart(host: Host, vm: Vm, enabled: bool) -> Plan:
         "autostart",
         title=f"{'Start' if enabled else 'Do not start'} {vm.name} together with its host",
         commands=(virsh(host.uri, "autostart", vm.name, *(() if enabled else ("--disable",))),),
-        options=() if enabled else ("--off",),
+        options=("on" if enabled else "off",),
         args={"enabled": enabled, "before": vm.autostart},
         blockers=_persistent_blockers(vm, "autostart"),
     )
