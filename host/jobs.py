@@ -200,8 +200,10 @@ def plan_undo(job: Job, host: Host) -> Plan:
         inverse = _inverse(job, step.index)
         if isinstance(inverse, Step):
             steps.append(inverse)
-        else:
+        elif inverse is not None:
             blockers.append(Blocker(f"{step.title}: {inverse}"))
+    if not steps and not blockers:
+        blockers.append(Blocker(f"job {job.id} changed nothing"))
     losses = tuple(loss for step in steps for loss in step.losses)
     return Plan(
         title=f"Undo job {job.id}: {job.title}",
@@ -228,7 +230,7 @@ def _undo_blockers(job: Job, host: Host) -> list[Blocker]:
     return []
 
 
-def _inverse(job: Job, index: int) -> Step | str:
+def _inverse(job: Job, index: int) -> Step | str | None:
     planned = job.plan.steps[index]
     try:
         inverse = verb_named(planned.verb).inverse(planned.args, dict(job.steps[index].result or {}))

@@ -52,13 +52,14 @@ class StepVerb:
               a crash at any point ends in the same state. What it makes it must be able to recognise as its own.
     rollback: removes what a failed or interrupted `do` (result None) or a done one (its result) made; idempotent, and
               it never touches what was there before. None when there is nothing to remove.
-    inverse:  for `job undo`: the step that takes a done change back, or a sentence that says why there is none.
+    inverse:  for `job undo`: the step that takes a done change back, a sentence that says why there is none, or None
+              when the step changed nothing (it only looked, or found everything done).
     """
 
     name: str
     do: Callable[[StepContext, Args], Result]
     rollback: Callable[[StepContext, Args, Result | None], None] | None
-    inverse: Callable[[Args, Result], Step | str]
+    inverse: Callable[[Args, Result], Step | str | None]
 
 
 _VERBS: dict[str, StepVerb] = {}
