@@ -217,7 +217,7 @@ class Feed:
 
     def _tick_after(self, now_s: float) -> float:
         """The next instant of a fixed beat; beats that were missed are left out."""
-        if not self._samples:
+        if self._next_tick_s == -inf and not self._samples:
             return now_s + min(FIRST_RATES_S, self._interval_s)
         next_s = self._next_tick_s + self._interval_s
         return next_s if next_s > now_s else now_s + self._interval_s
