@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
+OPEN_TIMEOUT_S = 30.0
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -184,15 +185,11 @@ class Host:
     def _open(self, role: str) -> libvirt.virConnect:
         start_event_thread()
         try:
-            if self.read_only:
-                connection = libvirt.openReadOnly(_with_no_tty(self.uri))
-            else:
-                connection = libvirt.open(_with_no_tty(self.uri))
-        except libvirt.libvirtError as error:
-            problem = translate(error, f"connect to {self.uri}")
+            connection = _open_in_time(_with_no_tty(self.uri), self._closed, read_only=self.read_only)
+        except HvtuiError as problem:
             if role == "main":
                 self._set_link(LinkStatus.LOST, problem.cause)
-            raise problem from error
+            raise
         self._watch(connection, role)
         with self._state_lock:
             self._connections[role] = connection
@@ -233,6 +230,42 @@ class Host:
             self._link = link = Link(status, since_s, error)
         for listener in list(self._listeners):
             listener(link)
+
+
+def _open_in_time(uri: str, closed: threading.Event, *, read_only: bool) -> libvirt.virConnect:
+    """A new connection. A daemon that accepts but never answers (frozen) holds libvirt's open() for ever, and keepalive
+    begins only afterwards: so it runs in a thread that can be left behind. Raises ConnectionLost, Denied."""
+    opened: list[libvirt.virConnect] = []
+    failed: list[libvirt.libvirtError] = []
+    over = threading.Event()
+    lock = threading.Lock()
+    given_up = False
+
+    def work() -> None:
+        try:
+            connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
+            with lock:
+                if not given_up:
+                    opened.append(connection)
+                    return
+            _close_all([connection])
+        except libvirt.libvirtError as error:
+            failed.append(error)
+        finally:
+            over.set()
+
+    threading.Thread(target=work, name="open", daemon=True).start()
+    until_s = time.monotonic() + OPEN_TIMEOUT_S
+    while not over.wait(min(0.5, OPEN_TIMEOUT_S)) and not closed.is_set() and time.monotonic() < until_s:
+        pass
+    with lock:
+        given_up = not opened
+    if failed:
+        raise translate(failed[0], f"connect to {uri}") from failed[0]
+    if not opened:
+        cause = f"cannot connect to {uri}: it accepts connections but did not answer in {OPEN_TIMEOUT_S:g} s"
+        raise ConnectionLost(cause, remedy="Is it frozen or overloaded? hvtui reconnects by itself")
+    return opened[0]
 
 
 def _close_all(connections: list[libvirt.virConnect]) -> None:
