@@ -31,7 +31,8 @@ def leave(code: int) -> NoReturn:
     that does not answer."""
     import atexit
 
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # noqa: SLF001 - what others registered (coverage, logging) still runs
+    sys.stderr.flush()
     os._exit(code)
 
 
@@ -96,10 +97,10 @@ def _click_error(error: Exception) -> int:
         return _interrupted()
     if not isinstance(error, click.ClickException):
         raise error
-    hint = ""
+    message = printable(error.format_message(), limit=600)
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        hint = f". See '{error.ctx.command_path} --help'"
-    complain(printable(error.format_message(), limit=600).rstrip(".") + hint)
+        message = f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See '{error.ctx.command_path} --help'"
+    complain(message)
     return error.exit_code
 
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from host import jobs
 from host.errors import Cancelled, Denied, HvtuiError, TimedOut
 from host.job_model import Job, JobState
+from host.job_rules import is_in_process
 from host.plan import Json, Plan
 from host.text import printable
 from hvtui.cli.output import Format, complain, narrate, write_records, write_table, write_text
@@ -89,7 +91,7 @@ class Outcome:
 def change_vms(session: Session, vms: Sequence[Vm], plan_one: Callable[[Host, Vm], Plan], **how: bool) -> int:
     """Plan and do one thing to each of `vms`; returns the exit code. `how` goes to `change`."""
     host = session.host()
-    return change(session, [(vm.name, vm.uuid, lambda vm=vm: plan_one(host, vm)) for vm in vms], **how)
+    return change(session, [(vm.name, vm.uuid, partial(plan_one, host, vm)) for vm in vms], **how)
 
 
 def change(
@@ -97,10 +99,12 @@ def change(
     wanted: Sequence[tuple[str, str | None, Callable[[], Plan]]],
     *,
     ask: bool = False,
-    own_timeout: bool = False,
+    own_waiting: bool = False,
+    keep_failed: bool = False,
 ) -> int:
-    """Plan, confirm, run and report; returns the exit code. `ask` confirms harmless plans too; with `own_timeout`
-    the plans themselves keep to --timeout. Raises UsageError or Cancelled from the confirmation."""
+    """Plan, confirm, run and report; returns the exit code. `ask` confirms harmless plans too; with `own_waiting`
+    the plans themselves keep to --timeout and --no-wait; `keep_failed` does not roll back what fails. Raises
+    UsageError or Cancelled from the confirmation."""
     outcomes = [_planned(name, uuid, make) for name, uuid, make in wanted]
     if session.dry_run:
         return show_plans(session, outcomes)
@@ -111,24 +115,18 @@ def change(
     if not ready:
         return report(session, outcomes)
     host, journal = session.host(), session.journal()
-    works = [Work(each, _runner(session, each.plan, host, journal)) for each in ready if each.plan]
-    done = iter(run_works(works, journal, limit_s=None if own_timeout else session.timeout_s))
-    return report(session, [next(done) if each.error is None else each for each in outcomes])
+    wait_here = session.wait or own_waiting
 
-
-def _runner(session: Session, plan: Plan, host: Host, journal: Journal) -> Callable[[OnUpdate], Job]:
-    """How this plan runs: here, or (long, or not waited for) in a process of its own."""
-    # libvirt's test driver in process: its world ends with this process, so no other could see it.
-    can_detach = not host.uri.startswith("test:")
-
-    def run(on_update: OnUpdate) -> Job:
-        if not can_detach or (session.wait and not plan.long):
-            return jobs.submit(plan, host, journal, on_update=on_update)
-        job = jobs.start_detached(plan, host, journal)
+    def run(plan: Plan, on_update: OnUpdate) -> Job:
+        if is_in_process(host.uri) or (wait_here and not plan.long):  # that world ends with this process
+            return jobs.submit(plan, host, journal, on_update, keep_failed)
+        job = jobs.start_detached(plan, host, journal, keep_failed=keep_failed)
         on_update(job)
-        return jobs.wait(job.id, journal, on_update=on_update) if session.wait else job
+        return jobs.wait(job.id, journal, on_update=on_update) if wait_here else job
 
-    return run
+    works = [Work(each, partial(run, each.plan)) for each in ready if each.plan]
+    done = iter(run_works(works, journal, limit_s=None if own_waiting else session.timeout_s))
+    return report(session, [next(done) if each.error is None else each for each in outcomes])
 
 
 def _planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:

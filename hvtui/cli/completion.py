@@ -28,7 +28,7 @@ COMPLETE_VARIABLE = "_HVTUI_COMPLETE"
     text="Print the completion script of a shell. For bash: hvtui completion bash "
     "> ~/.local/share/bash-completion/completions/hvtui",
 )
-def completion(session: Session, shell: str) -> None:
+def completion(_session: Session, shell: str) -> None:
     from click.shell_completion import ShellComplete, get_completion_class
 
     from hvtui.cli.root import root

@@ -76,8 +76,8 @@ class _QuickParser(click.Command):
 class Verb(_QuickParser):
     """A command with the common options, listed under a heading of their own."""
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
-        super().__init__(*arguments, add_help_option=False, **attributes)
+    def __init__(self, name: str, **attributes: Any) -> None:
+        super().__init__(name, add_help_option=False, **attributes)
         self.params += (HELP, *COMMON)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,15 +89,15 @@ class Verb(_QuickParser):
 class Noun(_QuickParser, click.Group):
     """A group whose commands are imported when they are used. `verbs` maps a name to ("module:attribute", help)."""
 
-    def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
-        super().__init__(*arguments, add_help_option=False, **attributes)
+    def __init__(self, name: str, *, verbs: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
+        super().__init__(name, add_help_option=False, **attributes)
         self.verbs = verbs
         self.params += (HELP, *COMMON)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [name for name, (_, text) in self.verbs.items() if text]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.verbs:
             return None
         module, _, attribute = self.verbs[cmd_name][0].partition(":")
@@ -112,7 +112,7 @@ class Noun(_QuickParser, click.Group):
             raise click.UsageError(f"no command {name!r}{self._nearest(name)}", ctx)
         return (name if command else None), command, args[1:]
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of verbs, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items() if text])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -121,7 +121,9 @@ def show(session: Session, job_id: int) -> None:
         write_list([found], COLUMNS, output=session.output, chosen=session.columns, details=True)
         return
     values = record(found, COLUMNS)
-    write_facts((key, _text(value)) for key, value in values.items() if key != "steps" and value not in (None, "", False))
+    write_facts(
+        (key, _text(value)) for key, value in values.items() if key != "steps" and value not in (None, "", False)
+    )
     for step in found.steps:
         note = f"  {printable(step.error or step.note, limit=300)}" if step.error or step.note else ""
         write_text(f"  {step.index + 1}  {step.state:<8} {printable(step.title, limit=200)}{note}")
@@ -171,8 +173,16 @@ def cancel(session: Session, job_id: int) -> None:
 @verb("restart", job_argument(), text="Run a failed or interrupted job again from the step that failed.")
 def restart(session: Session, job_id: int) -> int:
     from host import jobs
+    from host.job_rules import is_in_process
 
-    return _again(session, job_id, lambda host, update: jobs.restart(job_id, host, session.journal(), on_update=update))
+    def again(host: Host, update: Callable[[Job], None]) -> Job:
+        journal = session.journal()
+        if is_in_process(host.uri) or (session.wait and not journal.job(job_id).plan.long):
+            return jobs.restart(job_id, host, journal, update)
+        started = jobs.restart_detached(job_id, host, journal)
+        return jobs.wait(job_id, journal, on_update=update) if session.wait else started
+
+    return _again(session, job_id, again)
 
 
 @verb("rollback", job_argument(), text="Remove what a failed or interrupted job left behind.")
@@ -180,7 +190,7 @@ def rollback(session: Session, job_id: int) -> int:
     from host import jobs
 
     def roll(host: Host, update: Callable[[Job], None]) -> Job:
-        return jobs.rollback(job_id, host, session.journal(), on_update=update)
+        return jobs.rollback(job_id, host, session.journal(), update)
 
     return _again(session, job_id, roll)
 
@@ -188,6 +198,7 @@ def rollback(session: Session, job_id: int) -> int:
 def _again(session: Session, job_id: int, work: Callable[[Host, Callable[[Job], None]], Job]) -> int:
     """Work on a job once more, on the host it belongs to; --dry-run shows its plan."""
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
+
     from hvtui.cli.change import Outcome, Work, run_and_report, show_plans
 
     journal = session.journal()
@@ -216,6 +227,7 @@ def host_of(session: Session, found: Job) -> Host:
 @verb("undo", job_argument(), text="Take back what a job did. Says why where that is impossible.")
 def undo(session: Session, job_id: int) -> int:
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
+
     from host import jobs
     from hvtui.cli.change import change
 
@@ -227,8 +239,9 @@ def undo(session: Session, job_id: int) -> int:
 
 
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)
-def run(session: Session, job_id: int) -> Any:
+def run(_session: Session, job_id: int) -> int:
     import vm.steps  # noqa: F401 - registers every verb
+
     from host.runner import run_job
 
-    return run_job(job_id, journal=session.journal())
+    return run_job(job_id).exit_code

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Record: TypeAlias = Mapping[str, "Json"]
 
-CELL_LIMIT = 120  # a 10 kB name must not push every other column off the screen
+CELL_LIMIT = 60  # a 10 kB name must not push every other column off the screen
 # What a spreadsheet would run as a formula (OWASP, "CSV injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}

@@ -58,7 +58,7 @@ class Progress:
 
 
 def bar(fraction: float | None) -> str:
-    """"▓▓▓▓░░░░  41%  ", or nothing while the total is not known."""
+    """ "▓▓▓▓░░░░  41%  ", or nothing while the total is not known."""
     if fraction is None:
         return ""
     share = min(max(fraction, 0.0), 1.0)

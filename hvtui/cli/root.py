@@ -9,8 +9,8 @@ import click
 from hvtui.cli.grammar import Noun, pass_session
 from hvtui.cli.session import Session
 
-EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict (exists, busy, wrong state), 5 permission,
-6 connection, 7 timeout, 8 not supported here, 9 blocked by a precheck, 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict (exists, busy, wrong state),
+5 permission, 6 connection, 7 timeout, 8 not supported here, 9 blocked by a precheck, 130 interrupted."""
 
 NOUNS = {
     "vm": ("hvtui.cli.vm:vm", "Virtual machines: list, start, stop, create, change, watch."),

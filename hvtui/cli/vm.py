@@ -51,7 +51,7 @@ def _config(read: Callable[[VmConfig], Json]) -> Callable[[Vm], Json]:
 def _size(read: Callable[[Vm], int | None]) -> Callable[[Vm], str]:
     def cell(vm: Vm) -> str:
         size_bytes = read(vm)
-        return "–" if size_bytes is None else format_bytes(size_bytes)
+        return format_bytes(size_bytes) if size_bytes else "–"
 
     return cell
 
@@ -103,11 +103,11 @@ COLUMNS: tuple[Column[Vm], ...] = (
     ),
     Column("reason", "libvirt's reason for the state, in words.", lambda vm: vm.state_reason),
     Column("needs_attention", "True for a state nobody asked for (a disk error).", lambda vm: vm.needs_attention),
-    Column("vcpus", "Virtual CPUs.", lambda vm: vm.vcpus, title="CPUS", right=True, in_table=True),
+    Column("vcpus", "Virtual CPUs.", lambda vm: vm.vcpus or None, title="CPUS", right=True, in_table=True),
     Column(
         "memory_bytes",
         "Memory the guest has now, or would get.",
-        lambda vm: vm.memory_bytes,
+        lambda vm: vm.memory_bytes or None,
         _size(lambda vm: vm.memory_bytes),
         "MEMORY",
         right=True,
@@ -116,7 +116,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column(
         "memory_max_bytes",
         "The most memory it may have.",
-        lambda vm: vm.memory_max_bytes,
+        lambda vm: vm.memory_max_bytes or None,
         _size(lambda vm: vm.memory_max_bytes),
         "MOST",
         right=True,

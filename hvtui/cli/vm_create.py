@@ -41,14 +41,15 @@ FROM_HELP = "tiny (a Linux from this system's own kernel), empty, a disk image, 
     option("--owner", metavar="NAME", text="Who it belongs to."),
     option("--autostart/--no-autostart", default=None, text="Start it with the host."),
     option("--start/--no-start", default=None, text="Start it at once (the default)."),
+    option("--keep-failed", is_flag=True, text="When it fails, keep what was made, to look at or to restart the job."),
     text="Make a VM. A first one in seconds: hvtui vm create web --from tiny",
 )
-def create(session: Session, name: str, **given: Any) -> int:
+def create(session: Session, name: str, keep_failed: bool, **given: Any) -> int:
     from vm.create import plan_create
 
     wanted = request(name, timeout_s=session.timeout_s, wait=session.wait, **given)
     host = session.host()
-    return change(session, [(name, None, lambda: plan_create(host, wanted))], own_timeout=True)
+    return change(session, [(name, None, lambda: plan_create(host, wanted))], own_waiting=True, keep_failed=keep_failed)
 
 
 def request(
@@ -73,9 +74,8 @@ def request(
         changes["memory_bytes"] = parse_size(memory)
     if disk:
         changes["disk_bytes"] = parse_size(disk)
-    for key, value in (("vcpus", cpus), ("kernel_arguments", cmdline), ("ready_timeout_s", timeout_s)):
-        if value is not None:
-            changes[key] = value
+    numbers = {"vcpus": cpus, "kernel_arguments": cmdline, "ready_timeout_s": timeout_s}
+    changes.update({key: value for key, value in numbers.items() if value is not None})
     if firmware:
         changes["firmware"] = Firmware(firmware)
     if graphics:

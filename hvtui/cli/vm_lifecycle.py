@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
-
 from hvtui.cli.change import change_vms
 from hvtui.cli.chosen import chosen_vms
 from hvtui.cli.grammar import Verb, names_argument, option, verb
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from host.connection import Host
     from host.plan import Plan
     from vm.model import Vm
-
-STOP_TIMEOUT_S = 120.0
 
 
 @verb(
@@ -35,29 +31,32 @@ def start(session: Session, names: tuple[str, ...], paused: bool, discard_saved:
     return change_vms(session, chosen_vms(session, names), plan)
 
 
-@verb(
+def _asking_verb(name: str, plan_one: Callable[..., Plan], text: str, force_text: str) -> Verb:
+    """A verb that asks the guest and waits for it: --timeout and --no-wait are the plan's own."""
+
+    def act(session: Session, names: tuple[str, ...], force: bool) -> int:
+        timeout_s = session.timeout_s or lifecycle.SHUTDOWN_TIMEOUT_S
+
+        def plan(host: Host, vm: Vm) -> Plan:
+            return plan_one(host, vm, timeout_s=timeout_s, force=force, wait=session.wait)
+
+        return change_vms(session, chosen_vms(session, names), plan, own_waiting=True)
+
+    return verb(name, names_argument(), option("--force", is_flag=True, text=force_text), text=text)(act)
+
+
+stop = _asking_verb(
     "stop",
-    names_argument(),
-    option("--force", is_flag=True, text="Cut the power of a guest that has not shut down in time."),
-    text="Shut guests down: the agent is asked first, then ACPI. --timeout says how long to wait (120 s).",
+    lifecycle.plan_stop,
+    "Shut guests down: the agent is asked first, then ACPI. --timeout says how long to wait for them (120 s).",
+    "Turn a guest off that has not reacted in time.",
 )
-def stop(session: Session, names: tuple[str, ...], force: bool) -> int:
-    timeout_s = session.timeout_s or STOP_TIMEOUT_S
-
-    def plan(host: Host, vm: Vm) -> Plan:
-        return lifecycle.plan_stop(host, vm, timeout_s=timeout_s, force=force)
-
-    return change_vms(session, chosen_vms(session, names), plan, own_timeout=True)
-
-
-@verb("restart", names_argument(), text="Restart guests cleanly; --timeout says how long to wait (120 s).")
-def restart(session: Session, names: tuple[str, ...]) -> int:
-    timeout_s = session.timeout_s or STOP_TIMEOUT_S
-
-    def plan(host: Host, vm: Vm) -> Plan:
-        return lifecycle.plan_restart(host, vm, timeout_s=timeout_s)
-
-    return change_vms(session, chosen_vms(session, names), plan, own_timeout=True)
+restart = _asking_verb(
+    "restart",
+    lifecycle.plan_restart,
+    "Restart guests: the agent is asked first, then ACPI. --timeout says how long to wait for them (120 s).",
+    "Reset a guest that has not reacted in time.",
+)
 
 
 def _plain_verb(name: str, plan: Callable[[Host, Vm], Plan], text: str) -> Verb:
@@ -81,12 +80,12 @@ discard_saved = _plain_verb(
 
 @verb(
     "autostart",
-    click.Argument(["setting"], type=click.Choice(["on", "off"])),
     names_argument(),
-    text="Start VMs with the host (on), or no more (off): hvtui vm autostart on 'web-*'.",
+    option("--on/--off", "enabled", default=True, text="With the host (the default), or not."),
+    text="Start VMs together with the host, or no more (--off).",
 )
-def autostart(session: Session, setting: str, names: tuple[str, ...]) -> int:
+def autostart(session: Session, names: tuple[str, ...], enabled: bool) -> int:
     def plan(host: Host, vm: Vm) -> Plan:
-        return lifecycle.plan_autostart(host, vm, setting == "on")
+        return lifecycle.plan_autostart(host, vm, enabled)
 
     return change_vms(session, chosen_vms(session, names), plan)

@@ -73,7 +73,9 @@ def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all
 @verb(
     "edit",
     name_argument(),
-    option("--file", "source", metavar="FILE", text="Take the XML from FILE (- is standard input), do not open $EDITOR."),
+    option(
+        "--file", "source", metavar="FILE", text="Take the XML from FILE (- is standard input), do not open $EDITOR."
+    ),
     text="Edit a VM's XML in $VISUAL or $EDITOR, see the difference, and apply it when confirmed.",
 )
 def edit(session: Session, name: str, source: str | None) -> int:

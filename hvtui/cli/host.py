@@ -1,0 +1,111 @@
+"""`hvtui host`: what the host is, how busy it is, and what happens on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from host.units import format_bytes
+from hvtui.cli.grammar import Noun, Verbs, option, verb
+from hvtui.cli.output import Format, plain, write_facts, write_json, write_records
+from hvtui.cli.session import Session
+
+if TYPE_CHECKING:
+    from host.facts import NodeFacts
+    from host.load import HostLoad
+    from host.plan import Json
+
+VERBS: Verbs = {
+    "overview": ("hvtui.cli.overview:overview", "The host, its VMs by state, and what needs attention."),
+    "show": ("hvtui.cli.host:show", "Hardware, versions, load, and what guests can have here."),
+    "events": ("hvtui.cli.host:events", "Stream what happens to VMs as JSON lines."),
+}
+EVENT_KEYS = ("at", "kind", "vm", "uuid", "detail")
+SETTLE_S = 0.2  # CPU load is the difference of two readings
+
+host = Noun("host", verbs=VERBS, help="This host, or the one of --host or --connect.")
+
+
+def facts_record(name: str, uri: str, facts: NodeFacts) -> dict[str, Json]:
+    """The JSON object of a host: its name here, its URI, and every fact."""
+    from dataclasses import asdict
+
+    values = asdict(facts)
+    values["numa"] = [
+        {"id": cell.id, "cpus": list(cell.cpus), "memory_bytes": cell.memory_bytes} for cell in facts.numa
+    ]
+    return {"name": name, "uri": uri, **values}
+
+
+def load_record(load: HostLoad) -> dict[str, Json]:
+    """The JSON object of a host's load."""
+    return {
+        "cpu_percent": None if load.cpu_percent is None else round(load.cpu_percent, 1),
+        "memory_used_bytes": load.memory_used_bytes,
+        "memory_total_bytes": load.memory_total_bytes,
+        "disk_used_bytes": load.disk_used_bytes,
+        "disk_total_bytes": load.disk_total_bytes,
+    }
+
+
+@verb("show", text="Show the host's hardware and versions, its load, and what guests can have on it.")
+def show(session: Session) -> None:
+    from host.facts import read_facts
+    from host.load import read_load
+
+    opened = session.host()
+    facts = read_facts(opened, configured=session.config().accelerator)
+    load = read_load(opened, settle_s=SETTLE_S)
+    values = {**facts_record(opened.name, opened.uri, facts), "load": load_record(load)}
+    if session.output is Format.JSON:
+        write_json(values)
+    elif session.output is not Format.TABLE:
+        write_records([values], session.output)
+    else:
+        write_facts(_lines(values, load))
+
+
+def _lines(values: dict[str, Json], load: HostLoad) -> list[tuple[str, str]]:
+    shown = {key: value for key, value in values.items() if key != "load" and value}
+    lines = [(key.removesuffix("_bytes"), _fact(key, value)) for key, value in shown.items()]
+    cpu = "–" if load.cpu_percent is None else f"{load.cpu_percent:.0f}%"
+    used = ("memory used", share(load.memory_used_bytes, load.memory_total_bytes))
+    return [*lines, ("cpu load", cpu), used, ("disk used", share(load.disk_used_bytes, load.disk_total_bytes))]
+
+
+def _fact(key: str, value: Json) -> str:
+    return format_bytes(value) if key.endswith("_bytes") and isinstance(value, int) else plain(value)
+
+
+def share(used_bytes: int | None, total_bytes: int | None) -> str:
+    """ "1.2G of 31G", or a dash where it is not known."""
+    if used_bytes is None or total_bytes is None:
+        return "–"
+    return f"{format_bytes(used_bytes)} of {format_bytes(total_bytes)}"
+
+
+@verb(
+    "events",
+    option("--count", type=click.IntRange(min=1), metavar="N", text="End after N events."),
+    option("--vm", "vm_name", metavar="NAME", text="Of this VM only (name or UUID)."),
+    text="Stream what happens to VMs, as JSON lines, until Ctrl-C.",
+)
+def events(session: Session, count: int | None, vm_name: str | None) -> None:
+    from host.connection import Link
+    from hvtui.cli.streaming import events_of, link_record, writer
+
+    opened = session.host()
+    write = writer(session, EVENT_KEYS)
+    told = 0
+    for each in events_of(opened):
+        if isinstance(each, Link):
+            write(link_record(each))
+            continue
+        if vm_name is not None and vm_name not in {each.vm_name, each.vm_uuid}:
+            continue
+        at = each.at.isoformat(timespec="milliseconds")
+        write({"at": at, "kind": each.kind.value, "vm": each.vm_name, "uuid": each.vm_uuid, "detail": each.detail})
+        told += 1
+        if count is not None and told >= count:
+            return
