@@ -38,6 +38,11 @@ def always(_target: Target) -> bool:
     return True
 
 
+def no_vm(target: Target) -> bool:
+    """Nothing is selected: the list is empty."""
+    return not target.vms
+
+
 def any_vm(target: Target) -> bool:
     """At least one VM is marked or under the cursor."""
     return bool(target.vms)
@@ -84,6 +89,8 @@ class Action:
 
     def applies(self, target: Target) -> bool:
         """True when the action can do something with the target."""
+        if self.noun == "vm" and target.vms and not target.is_live:
+            return False  # what is shown may be long gone
         narrowed = self.narrowed(target)
         return self.when(narrowed) and (self.fits is None or bool(narrowed.vms))
 

@@ -245,6 +245,8 @@ def why_not(action: Action, target: Target) -> str:
     """Why an action does not apply to what is selected, in one line."""
     if not target.vms:
         return f"{action.title}: no VM is selected"
+    if not target.is_live:
+        return f"{action.title}: not while the connection is lost"
     if len(target.vms) > 1:
         return (
             f"{action.title}: not for {len(target.vms)} VMs at once"
@@ -262,5 +264,9 @@ def _screen_class(name: str) -> type[Screen[None]]:
 
 def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> None:
     """Show the terminal interface until the user quits. The caller closes host and journal."""
+    if simulated_samples is None and host.is_simulated:
+        from vm import demo
+
+        simulated_samples = demo.simulated_samples if demo.is_demo(host) else None
     services = Services(host=host, journal=journal, config=config, simulated_samples=simulated_samples)
     HvtuiApp(services).run()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from host.plan import Danger, Plan
 from hvtui.tui import actions
-from hvtui.tui.actions import Action, Handler, Target, any_vm, on_screen, one_vm
+from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm, on_screen, one_vm
 from vm.model import Vm, VmState
 
 if TYPE_CHECKING:
@@ -72,6 +72,16 @@ def _go(name: str) -> Handler:
 
 def _refresh(app: HvtuiApp, _target: Target) -> None:
     app.bridge.refresh()
+
+
+async def _try_tiny(app: HvtuiApp, _target: Target) -> None:
+    """Make and start the first VM; the plan is shown first."""
+    from vm.create import plan_create
+
+    from vm.create_request import tiny_request
+
+    plan = await app.bridge.call(plan_create, app.services.host, tiny_request("tiny"))
+    await app.propose([plan], done="made")
 
 
 def _asking(function: str) -> Handler:
@@ -139,6 +149,8 @@ def _fleet(verb: str, keys: str, title: str, method: str, **rest: Any) -> Action
 
 
 FLEET_ACTIONS: tuple[Action, ...] = (
+    Action(id="fleet.tiny", keys=("t",), title="try a tiny VM", noun="list", when=no_vm, handler=_try_tiny, footer=1,
+           command="vm create tiny --from tiny", help="a tiny Linux made from this system's own kernel"),
     _fleet("down", "j down", "down", "cursor_down"),
     _fleet("up", "k up", "up", "cursor_up"),
     _fleet("page_down", "pagedown ctrl+f", "page down", "page_down"),

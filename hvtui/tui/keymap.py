@@ -56,12 +56,10 @@ def display(key: str) -> str:
 
 
 def bindings_for(scopes: Iterable[str]) -> BindingsMap:
-    """The key bindings of a screen that shows the actions of `scopes`; the first scope wins a contested key."""
-    taken: set[str] = set()
-    bindings = []
+    """The key bindings of a screen that shows the actions of `scopes`. Actions that share a key are tried in the
+    scopes' order: the first that applies is run."""
+    by_key: dict[str, list[str]] = {}
     for action in actions_for(scopes):
         for key in keys_of(action):
-            if key not in taken:
-                taken.add(key)
-                bindings.append(Binding(key, f"act('{action.id}')", action.title, show=False, id=action.id))
-    return BindingsMap(bindings)
+            by_key.setdefault(key, []).append(action.id)
+    return BindingsMap([Binding(key, f"act({', '.join(map(repr, ids))})", show=False) for key, ids in by_key.items()])

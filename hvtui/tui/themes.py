@@ -29,26 +29,27 @@ class Colors:
     bad: str
     cursor: str  # the background of the row under the cursor; empty: reverse video
     raised: str  # the background of dialogs and bars
+    chart: str  # sparklines and meters: calmer than the accent
     dark: bool = True
     ansi: bool = False
 
 
 DARK = Colors(
     name="hvtui-dark", base="#12151a", text="#c8d0d8", dim="#7f8b98", faint="#3a444f", accent="#6cb6ff",
-    good="#86b98a", warn="#e0b169", bad="#f4776d", cursor="#243447", raised="#1a1f26",
+    good="#86b98a", warn="#e0b169", bad="#f4776d", cursor="#243447", raised="#1a1f26", chart="#47779f",
 )  # fmt: skip
 LIGHT = Colors(
     name="hvtui-light", base="#fbfaf7", text="#24292f", dim="#69727c", faint="#ccd1d6", accent="#0b62b8",
-    good="#2c6e37", warn="#8a5a00", bad="#b3261e", cursor="#d9e7f5", raised="#f0eee9", dark=False,
+    good="#2c6e37", warn="#8a5a00", bad="#b3261e", cursor="#d9e7f5", raised="#f0eee9", chart="#7ba3c9", dark=False,
 )  # fmt: skip
 CONTRAST = Colors(
     name="hvtui-contrast", base="#000000", text="#ffffff", dim="#d0d0d0", faint="#8a8a8a", accent="#ffff00",
-    good="#5fff5f", warn="#ffd75f", bad="#ff8787", cursor="", raised="#000000",
+    good="#5fff5f", warn="#ffd75f", bad="#ff8787", cursor="", raised="#000000", chart="#5fd7ff",
 )  # fmt: skip
 ANSI = Colors(
     name="hvtui-ansi", base="ansi_default", text="ansi_default", dim="ansi_white", faint="ansi_bright_black",
     accent="ansi_cyan", good="ansi_green", warn="ansi_yellow", bad="ansi_bright_red", cursor="",
-    raised="ansi_default", ansi=True,
+    raised="ansi_default", chart="ansi_blue", ansi=True,
 )  # fmt: skip
 ALL_COLORS = {colors.name: colors for colors in (DARK, LIGHT, CONTRAST, ANSI)}
 SHORT_NAMES = {"dark": "hvtui-dark", "light": "hvtui-light", "contrast": "hvtui-contrast", "ansi": "hvtui-ansi"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -143,11 +144,19 @@ def snapshot(vms: tuple[Vm, ...] | None = None, **changes: Any) -> Snapshot:
 
 def lost(picture: Snapshot, *, seconds: float = 12.0) -> Snapshot:
     """The same picture on a link that was lost some seconds ago."""
-    import dataclasses
-
     now_s = time.monotonic()
     link = Link(LinkStatus.LOST, now_s - seconds, "connection lost: keepalive timed out")
-    return dataclasses.replace(picture, link=link, read_at_s=now_s - seconds)
+    return replace(picture, link=link, read_at_s=now_s - seconds)
+
+
+def earlier(vm: Vm, step: int) -> Vm:
+    """The VM with the rates it had some time ago."""
+    rates = vm.rates
+    if rates.cpu_percent is None:
+        return vm
+    factor = 0.6 + 0.4 * math.sin(step / 2.5 + (vm.domain_id or 0))
+    net, disk = (rates.net_receive_bytes_s or 0) * factor, (rates.disk_read_bytes_s or 0) * factor**2
+    return replace(vm, rates=replace(rates, net_receive_bytes_s=net, disk_read_bytes_s=disk))
 
 
 class StillApp(HvtuiApp):
@@ -161,6 +170,9 @@ class StillApp(HvtuiApp):
         return NOW
 
     def start_services(self) -> None:
+        for step in range(24):  # the charts of net and disk show what arrived one after the other
+            vms = tuple(earlier(vm, step) for vm in self.picture.vms)
+            self.post_message(SnapshotChanged(replace(self.picture, vms=vms)))
         self.post_message(SnapshotChanged(self.picture))
         self.post_message(JobsChanged(()))
 

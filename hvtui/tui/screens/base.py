@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Static
 
 from host.events import Event
 from host.job_model import Job
 from hvtui.tui import keymap
-from hvtui.tui.actions import Target
+from hvtui.tui.actions import Target, action_named
 from hvtui.tui.widgets.command_line import CommandLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.header import Header
@@ -46,7 +48,9 @@ class HvtuiScreen(Screen[None]):
         yield Header()
         yield from self.body()
         yield StatusLine()
-        yield CommandLine()
+        with Horizontal(id="command-row"):
+            yield Static(":", id="command-sign")
+            yield CommandLine()
         yield Footer((*self.SCOPES, "app"))
 
     def body(self) -> Iterable[Widget]:
@@ -93,9 +97,12 @@ class HvtuiScreen(Screen[None]):
         """One line for the user, in the status line; `role` is text, good, warn or bad."""
         self.query_one(StatusLine).say(text, role)
 
-    def action_act(self, action_id: str) -> None:
-        """Run the action of that id (what every key binding of this screen calls)."""
-        self.hvtui.act(action_id)
+    def action_act(self, *action_ids: str) -> None:
+        """Run the first of these actions that applies (what every key binding of this screen calls)."""
+        target = self.target()
+        found = (action_named(action_id) for action_id in action_ids)
+        chosen = next((action.id for action in found if action is not None and action.applies(target)), action_ids[-1])
+        self.hvtui.act(chosen)
 
     # The `:` line
 
@@ -103,8 +110,12 @@ class HvtuiScreen(Screen[None]):
         """Open the `:` line in the footer's place."""
         snapshot = self.hvtui.snapshot
         self._focus_before = self.focused
-        self.query_one(Footer).display = False
+        self._show_command_row(shown=True)
         self.query_one(CommandLine).open(snapshot.vms if snapshot is not None else ())
+
+    def _show_command_row(self, *, shown: bool) -> None:
+        self.query_one(Footer).display = not shown
+        self.query_one("#command-row").display = shown
 
     @on(CommandLine.Offered)
     def _command_offered(self, message: CommandLine.Offered) -> None:
@@ -113,7 +124,7 @@ class HvtuiScreen(Screen[None]):
 
     @on(CommandLine.Closed)
     def _command_closed(self) -> None:
-        self.query_one(Footer).display = True
+        self._show_command_row(shown=False)
         self.set_focus(self._focus_before)
         self.say("")
 

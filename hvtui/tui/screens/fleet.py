@@ -11,13 +11,14 @@ from textual.widget import Widget
 
 from host.text import printable
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.symbols import ASCENDING, ATTENTION, DESCENDING, MARK
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets.columns import BY_ID, STATES
 from hvtui.tui.widgets.details import Details, RateHistory, history_of
 from hvtui.tui.widgets.filter_line import FilterLine
 from hvtui.tui.widgets.footer import Footer
 from hvtui.tui.widgets.grid import Grid
-from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of
+from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from hvtui.tui.widgets.welcome import Welcome
 from vm.model import Snapshot, Vm, VmState
 
@@ -70,6 +71,7 @@ class FleetScreen(HvtuiScreen):
 
     def on_resize(self) -> None:
         self._arrange()
+        self.call_after_refresh(self._show_counts)
 
     @property
     def grid(self) -> Grid:
@@ -114,13 +116,19 @@ class FleetScreen(HvtuiScreen):
         snapshot = self.hvtui.snapshot
         if snapshot is None:
             return
-        left = count_spans(snapshot.vms, shown=len(self.grid.shown), marked=len(self.grid.marked))
         column_id, reverse = self.grid.sort
         right: list[Span] = []
-        if self._filter_text and not self.query_one(FilterLine).display:
+        if self.query_one(FilterLine).display:
+            right.append(("/", "key"))
+        elif self._filter_text:
             right.append((f"/{printable(self._filter_text, limit=40)}   ", "accent"))
-        right.append((f"{BY_ID[column_id].title.lower()} {'↓' if reverse else '↑'} ", "dim"))
-        self.query_one(Counts).show(left, right)
+        if column_id not in {column.id for column, _width in self.grid.layout_now.columns}:
+            right.append((f"by {BY_ID[column_id].title.lower()} {DESCENDING if reverse else ASCENDING} ", "dim"))
+        counts = self.query_one(Counts)
+        room = counts.size.width - width_of(right) - 1
+        shown, marked = len(self.grid.shown), len(self.grid.marked)
+        spans = count_spans(snapshot.vms, shown=shown, marked=marked, width=room)
+        counts.show(spans if snapshot.link.is_up else [(text, "dim") for text, _role in spans], right)
 
     def _show_details(self) -> None:
         current = self.grid.current
@@ -234,10 +242,10 @@ def _appended(history: RateHistory, vm: Vm) -> RateHistory:
     return RateHistory((*history.net, net)[-HISTORY_LENGTH:], (*history.disk, disk)[-HISTORY_LENGTH:])
 
 
-def count_spans(vms: Sequence[Vm], *, shown: int, marked: int) -> list[Span]:
-    """ "24 VMs  ● 18 running  ○ 5 off  ‖ 1 disk error !": each state that occurs, the alarming ones last."""
+def count_spans(vms: Sequence[Vm], *, shown: int, marked: int, width: int) -> list[Span]:
+    """ "24 VMs  ! 1 disk error  ● 18 running  ○ 5 off": each state that occurs, the alarming ones first; the last ones
+    are left out where they do not fit."""
     total = f"{shown} of {len(vms)}" if shown != len(vms) else f"{len(vms)}"
-    spans: list[Span] = [(f" {total} VM{'' if total == '1' else 's'}", "text")]
     counts: dict[VmState, int] = {}
     alarms: dict[str, int] = {}
     for vm in vms:
@@ -246,10 +254,16 @@ def count_spans(vms: Sequence[Vm], *, shown: int, marked: int) -> list[Span]:
             alarms[reason] = alarms.get(reason, 0) + 1
         else:
             counts[vm.state] = counts.get(vm.state, 0) + 1
+    pieces: list[list[Span]] = [[(f" {total} VM{'' if total == '1' else 's'}", "text")]]
+    if marked:
+        pieces.append([(f"  {MARK} {marked} marked", "accent")])
+    pieces += [[(f"  {ATTENTION} {count} {reason}", "alarm")] for reason, count in alarms.items()]
     for state, (symbol, word, role) in STATES.items():
         if state in counts:
-            spans += [(f"  {symbol}", role), (f" {counts[state]} {word}", "dim")]
-    spans += [(f"  ! {count} {reason}", "alarm") for reason, count in alarms.items()]
-    if marked:
-        spans.append((f"  ✓ {marked} marked", "accent"))
+            pieces.append([(f"  {symbol}", role), (f" {counts[state]} {word}", "dim")])
+    spans: list[Span] = []
+    for piece in pieces:
+        if width_of([*spans, *piece]) > width:
+            break
+        spans += piece
     return spans

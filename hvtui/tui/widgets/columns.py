@@ -87,7 +87,7 @@ def _cpu(vm: Vm, width: int) -> tuple[Span, ...]:
     busy = vm.rates.cpu_percent
     role = "warn" if busy >= 90 else "text"
     return (
-        (charts.spark(vm.cpu_history, width - 5, top=100.0), "accent"),
+        (charts.spark(vm.cpu_history, width - 5, top=100.0), "chart"),
         (cells(charts.percent(busy), 5, right=True), role),
     )
 
@@ -159,7 +159,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("name", "NAME", 14, 0, _name, lambda vm: natural(vm.name)),
     Column("state", "STATE", 12, 1, state_span, lambda vm: (not vm.needs_attention, _STATE_ORDER[vm.state])),
     Column("cpu", "CPU", 11, 2, _cpu, lambda vm: vm.rates.cpu_percent or -1.0, right=True, descending=True),
-    Column("memory", "MEMORY", 9, 3, _memory, lambda vm: vm.memory_bytes, right=True, descending=True),
+    Column("memory", "MEMORY", 10, 3, _memory, lambda vm: vm.memory_bytes, right=True, descending=True),
     Column("address", "ADDRESS", 15, 4, lambda vm, w: _word(best_address(vm), w), _address_key),
     Column("agent", "AGENT", 5, 5, _agent, lambda vm: not (vm.config and vm.config.agent_connected)),
     Column("tags", "TAGS", 12, 6, lambda vm, w: _word(_tags(vm), w, none=""), lambda vm: (not _tags(vm), _tags(vm))),

@@ -53,20 +53,18 @@ class CommandLine(Input):
     def __init__(self) -> None:
         super().__init__(id="command", compact=True, select_on_focus=False)
         self.cursor_blink = False
-        self.display = False
         self._vms: tuple[Vm, ...] = ()
 
     def open(self, vms: tuple[Vm, ...]) -> None:
         """Show the line and take the focus; `vms` can be gone to by name."""
         self._vms = vms
         self.value = ""
-        self.display = True
         self.focus()
         self.post_message(self.Offered(choices("", vms)))
 
     def on_input_changed(self, message: Input.Changed) -> None:
         message.stop()
-        if self.display:
+        if self.has_focus:
             self.post_message(self.Offered(choices(message.value, self._vms)))
 
     def on_key(self, event: events.Key) -> None:
@@ -89,7 +87,6 @@ class CommandLine(Input):
             self.post_message(self.Chosen(offered[0] if offered else None, text))
 
     def action_close(self) -> None:
-        self.display = False
         self.post_message(self.Closed())
 
 

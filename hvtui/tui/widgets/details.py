@@ -15,6 +15,8 @@ from hvtui.tui.widgets.columns import STATES
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from vm.model import Disk, Vm, VmConfig
 
+RATES_WIDTH = 26  # of a row of rates without its chart
+LEAST_TOP_BYTES_S = 65536.0  # a trickle does not fill a chart
 TALL_LINES = 14  # from this height on the pane is the tall one at the right
 
 
@@ -46,7 +48,7 @@ class Details(Lines):
             return [line_of((), width, palette)] * height
         now = self._now
         if height >= TALL_LINES:
-            rows = tall_rows(self._vm, self._history, width=width - 3, height=height, now=now)
+            rows = tall_rows(self._vm, self._history, width=width - 4, height=height, now=now)
             rows = [[(" │ " if row is not None else "   ", "faint"), *(row or [])] for row in rows]
         else:
             rows = [*flat_rows(self._vm, self._history, width=width, now=now)]
@@ -68,7 +70,7 @@ def flat_rows(vm: Vm, history: RateHistory, *, width: int, now: datetime) -> lis
         rule.append((f"{printable(config.title, limit=30)} ", "dim"))
     rule.append((RULE * max(width - width_of(rule) - 1, 0), "faint"))
     column = max(width // 2, 30)
-    chart = max(min(column - 24, 40), 8)
+    chart = max(min(column - RATES_WIDTH - 3, 40), 6)
     rows = [rule, [("  ", "text"), *_joined(facts_of(vm, now=now), "   ")]]
     if vm.is_active:
         rows.append(_halves(cpu_spans(vm, chart), net_spans(vm, history, chart), column))
@@ -133,12 +135,12 @@ def _charts(vm: Vm, history: RateHistory, width: int, *, tall: bool) -> list[lis
     rows = []
     if tall:
         upper, lower = charts.tall(vm.cpu_history, width - 12, top=100.0)
-        rows.append([("cpu  ", "dim"), (upper, "accent")])
-        rows.append([("     ", "dim"), (lower, "accent"), *_figure(charts.percent(vm.rates.cpu_percent), 6)])
+        rows.append([("     ", "dim"), (upper, "chart")])
+        rows.append([("cpu  ", "dim"), (lower, "chart"), *_figure(charts.percent(vm.rates.cpu_percent), 6)])
     else:
         rows.append(cpu_spans(vm, width - 12))
-    rows.append(net_spans(vm, history, width - 24))
-    rows.append(disk_spans(vm, history, width - 24))
+    rows.append(net_spans(vm, history, width - RATES_WIDTH))
+    rows.append(disk_spans(vm, history, width - RATES_WIDTH))
     return [*rows, []]
 
 
@@ -196,7 +198,7 @@ def facts_of(vm: Vm, *, now: datetime) -> list[Span]:
 
 
 def cpu_spans(vm: Vm, chart: int) -> list[Span]:
-    spans: list[Span] = [("cpu  ", "dim"), (charts.spark(vm.cpu_history, chart, top=100.0), "accent")]
+    spans: list[Span] = [("cpu  ", "dim"), (charts.spark(vm.cpu_history, chart, top=100.0), "chart")]
     spans += _figure(charts.percent(vm.rates.cpu_percent), 6)
     if vm.rates.steal_percent is not None and vm.rates.steal_percent >= 1:
         spans.append((f"  steal {charts.percent(vm.rates.steal_percent)}", "warn"))
@@ -206,7 +208,7 @@ def cpu_spans(vm: Vm, chart: int) -> list[Span]:
 def net_spans(vm: Vm, history: RateHistory, chart: int) -> list[Span]:
     incoming, outgoing = charts.rate(vm.rates.net_receive_bytes_s), charts.rate(vm.rates.net_send_bytes_s)
     return [
-        ("net  ", "dim"), (charts.spark(history.net, chart), "accent"),
+        ("net  ", "dim"), (_rates_chart(history.net, chart), "chart"),
         ("  in ", "dim"), (f"{incoming:>5}", "text"), ("  out ", "dim"), (f"{outgoing:>5}", "text"),
     ]  # fmt: skip
 
@@ -214,9 +216,14 @@ def net_spans(vm: Vm, history: RateHistory, chart: int) -> list[Span]:
 def disk_spans(vm: Vm, history: RateHistory, chart: int) -> list[Span]:
     reads, writes = charts.rate(vm.rates.disk_read_bytes_s), charts.rate(vm.rates.disk_write_bytes_s)
     return [
-        ("disk ", "dim"), (charts.spark(history.disk, chart), "accent"),
+        ("disk ", "dim"), (_rates_chart(history.disk, chart), "chart"),
         ("  r  ", "dim"), (f"{reads:>5}", "text"), ("  w   ", "dim"), (f"{writes:>5}", "text"),
     ]  # fmt: skip
+
+
+def _rates_chart(values: Sequence[float], width: int) -> str:
+    shown = values[-width:]
+    return charts.spark(shown, width, top=max(LEAST_TOP_BYTES_S, *shown, 0.0))
 
 
 def agent_spans(vm: Vm) -> list[Span]:

@@ -53,7 +53,7 @@ def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
     left: list[Span] = [(f" job {job.id}  ", "dim"), (printable(job.title, limit=40), "text")]
     if len(job.steps) > 1 and step is not None:
         left.append((f"   {step.index + 1} of {len(job.steps)}", "dim"))
-    left += [("   ", "text"), (charts.bar(job.progress, 14), "accent"), (f" {job.progress:4.0%}", "text")]
+    left += [("   ", "text"), (charts.bar(job.progress, 14), "chart"), (f" {job.progress:4.0%}", "text")]
     note = step.note if step is not None else ""
     if note:
         left.append((f"   {printable(note, limit=60)}", "dim"))

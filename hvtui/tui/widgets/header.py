@@ -94,4 +94,4 @@ def meter_spans(load: HostLoad) -> list[Span]:
 
 def _meter(name: str, used_percent: float, figure: str) -> list[Span]:
     role = "bad" if used_percent >= 95 else "warn" if used_percent >= 85 else "text"
-    return [(f"   {name} ", "dim"), (charts.level(used_percent), "accent"), (f" {figure}", role)]
+    return [(f"   {name} ", "dim"), (charts.level(used_percent), "chart"), (f" {figure}", role)]
