@@ -8,6 +8,7 @@ this process, of which a job can lose its own (its work ended with an error) whi
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _HERE: set[str] = set()  # the claims that this process is working on
@@ -63,7 +64,12 @@ def _name_of(user_id: int) -> str:
 
 
 def _identity(pid: int) -> str:
-    return f"{_read('/proc/sys/kernel/random/boot_id')} {pid} {_start_time(pid)}"
+    return f"{_boot_id()} {pid} {_start_time(pid)}"
+
+
+@cache
+def _boot_id() -> str:
+    return _read("/proc/sys/kernel/random/boot_id")
 
 
 def _start_time(pid: int) -> str:

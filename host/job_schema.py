@@ -108,6 +108,8 @@ def _in_words(error: sqlite3.Error, path: Path) -> JournalFailed:
     import sqlite3
 
     about = str(path)
+    if isinstance(error, sqlite3.ProgrammingError):
+        return JournalFailed(f"the journal of jobs cannot be used here: {error}", about=about)
     match (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF:
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             remedy = f"Is the disk full? Free space in {path.parent} (df {path.parent}), then go on with 'job list'"

@@ -7,7 +7,7 @@ VM at a time, each with a claim that tells whether its process still lives. It r
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from host import job_process, secrets
-from host.errors import Conflict, NotFound, UsageError, WrongState
+from host.errors import Busy, Conflict, NotFound, UsageError, WrongState
 from host.job_codec import from_text, storable, to_text
 from host.job_codec import plan_from_json as plan_from_json
 from host.job_codec import plan_to_json as plan_to_json
@@ -124,7 +124,9 @@ class Journal:
     def add(self, plan: Plan, *, claim: str, keep_failed: bool = False) -> Job:
         """A new QUEUED job that holds its VM and belongs to `claim`; its secrets are stored. Raises Busy when another
         job holds the VM, Conflict when the job to undo was undone already."""
-        self._free_from_the_dead(plan)
+        return self._unless_held_by_the_dead(lambda: self._add(plan, claim=claim, keep_failed=keep_failed))
+
+    def _add(self, plan: Plan, *, claim: str, keep_failed: bool) -> Job:
         created_at = _now()
         data = plan_to_json(plan)
         columns = {
@@ -156,28 +158,37 @@ class Journal:
     def claim(self, job_id: int, claim: str, *, accept: Collection[JobState], state: JobState) -> Job:
         """Take a job in one of the states `accept` for `claim`, holding its VM, as QUEUED or RUNNING. Where everything
         was rolled back, all steps are pending again. Raises WrongState, Busy, NotFound."""
-        self._free_from_the_dead(self.job(job_id).plan)
+        return self._unless_held_by_the_dead(lambda: self._claim(job_id, claim, accept=accept, state=state))
+
+    def _claim(self, job_id: int, claim: str, *, accept: Collection[JobState], state: JobState) -> Job:
         with self._writing() as database:
             job, former = self.job(job_id), self._claim_of(job_id)
             if job.state not in accept:
                 raise WrongState(f"it is {job.state.value}", about=f"job {job_id}", remedy=what_now(job))
             self._refuse_if_held(job.plan, own_id=job_id)
-            if state is JobState.QUEUED or job.state is not JobState.QUEUED:
-                database.execute("UPDATE jobs SET cancel_requested = 0 WHERE id = ?", (job_id,))
-            database.execute("UPDATE jobs SET claim = ? WHERE id = ?", (claim, job_id))
-            if is_over_for_good(job) and job.state is not JobState.QUEUED:
+            cancelled = job.cancel_requested and job.state is JobState.QUEUED
+            values = (claim, cancelled, job_id)
+            database.execute("UPDATE jobs SET claim = ?, cancel_requested = ? WHERE id = ?", values)
+            if is_over_for_good(job):
                 database.execute("DELETE FROM steps WHERE job_id = ?", (job_id,))
                 job = replace(job, steps=pending_steps(job.plan))
             started_at = job.started_at if state is JobState.QUEUED else _now()
-            job = replace(job, state=state, started_at=started_at, finished_at=None, kept=False)
+            job = replace(
+                job, state=state, started_at=started_at, finished_at=None, kept=False, cancel_requested=cancelled
+            )
             self._write(database, job, claim, ())
         job_process.release(former)
-        return self.job(job_id)
+        return job
 
     def hand_over(self, job_id: int, claim: str) -> None:
         """Give a job that is still QUEUED to another process; it may have taken it by itself already."""
         with self._writing() as database:
             database.execute("UPDATE jobs SET claim = ? WHERE id = ? AND state = 'queued'", (claim, job_id))
+
+    def is_claimed_by(self, job_id: int, claim: str) -> bool:
+        """True until another process, or another thread, has taken the job."""
+        with self._reading():
+            return self._claim_of(job_id) == claim
 
     def save(self, job: Job, claim: str, *, steps: Iterable[int] = ()) -> None:
         """Write the job's own columns and the steps with these indices. A job holds its VM while it is alive, and when
@@ -283,11 +294,14 @@ class Journal:
     def _claim_of(self, job_id: int) -> str:
         return str(self._database.execute("SELECT claim FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
 
-    def _free_from_the_dead(self, plan: Plan) -> None:
-        """Only a holder that lives, or one that was interrupted, may refuse a new job."""
-        holder = self.holder(plan.vm_uuid, vm_name=plan.vm_name, host_uri=plan.host_uri)
-        if holder is not None and holder.state in ALIVE:
-            self.recover()
+    def _unless_held_by_the_dead(self, action: Callable[[], Job]) -> Job:
+        """Only a job that lives, or one that was interrupted halfway, may refuse another one its VM."""
+        try:
+            return action()
+        except Busy:
+            if not self.recover():
+                raise
+        return action()
 
     def _refuse_if_held(self, plan: Plan, *, own_id: int | None) -> None:
         held = _holders(self._database, host_uri=plan.host_uri, vm_uuid=plan.vm_uuid, vm_name=plan.vm_name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from host import job_process
 from host.errors import HvtuiError
-from host.job_model import Job, JobState
+from host.job_model import Job
 from host.job_schema import journal_errors
 from host.journal import Journal
 
@@ -32,9 +32,9 @@ PROGRAM = (sys.executable, "-P", "-m", "hvtui", "--headless", "job", "run")
 
 def launch(job_id: int, journal: Journal, program: Sequence[str] | None = None) -> HvtuiError | None:
     """Start the process of a QUEUED job and wait until it has taken the job. Returns why it did not start, if so."""
-    scope = scope_command(job_id)
-    for prefix in dict.fromkeys((scope, ())):
-        if _has_begun(_start((*prefix, *(program or PROGRAM), str(job_id)), job_id, journal), job_id, journal):
+    for prefix in dict.fromkeys((scope_command(job_id), ())):
+        process = _start((*prefix, *(program or PROGRAM), str(job_id)), job_id, journal)
+        if process is not None and _has_begun(process, job_id, journal):
             return None
     log = journal.log_path(job_id)
     told = log.read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL_CHARACTERS:] if log.exists() else ""
@@ -78,7 +78,7 @@ def scope_command(job_id: int, *, root: Path = Path("/"), is_root: bool | None =
 
 
 def _start(command: Sequence[str], job_id: int, journal: Journal) -> subprocess.Popen[bytes] | None:
-    """The process, which owns the job from here on; None when there is no such program."""
+    """The process; None when there is no such program."""
     import subprocess
 
     log = journal.log_path(job_id)
@@ -100,19 +100,20 @@ def _start(command: Sequence[str], job_id: int, journal: Journal) -> subprocess.
         return None
     finally:
         os.close(handle)
-    # systemd-run --scope becomes the runner (exec): the process id stays.
-    journal.hand_over(job_id, job_process.claim_of(process.pid))
     threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
     return process
 
 
-def _has_begun(process: subprocess.Popen[bytes] | None, job_id: int, journal: Journal) -> bool:
+def _has_begun(process: subprocess.Popen[bytes], job_id: int, journal: Journal) -> bool:
+    # systemd-run --scope becomes the runner (exec): the process id stays.
+    claim = job_process.claim_of(process.pid)
+    journal.hand_over(job_id, claim)
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while process is not None:
+    while time.monotonic() < deadline_s:
         has_ended = process.poll() is not None
-        if journal.job(job_id).state is not JobState.QUEUED or time.monotonic() > deadline_s:
+        if not journal.is_claimed_by(job_id, claim):
             return True
         if has_ended:
             return False
         time.sleep(0.02)
-    return False
+    return True

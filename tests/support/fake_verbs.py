@@ -56,6 +56,14 @@ def flicker(context: StepContext, args: Args) -> Result:
     return {}
 
 
+def ask(context: StepContext, args: Args) -> Result:
+    """Ask the hypervisor something, then make the file."""
+    with context.calls("ask for the version") as connection:
+        connection.getLibVersion()
+    Path(args["path"]).touch()
+    return {}
+
+
 def explode(context: StepContext, args: Args) -> Result:
     """A bug in a verb."""
     raise ZeroDivisionError("division by zero")
@@ -78,12 +86,17 @@ def no_way_back(args: Args, result: Result) -> Step | str:
 register(StepVerb("fake.make", make, unmake, _make_again))
 register(StepVerb("fake.remove", remove, None, no_way_back))
 register(StepVerb("fake.flicker", flicker, None, no_way_back))
+register(StepVerb("fake.ask", ask, unmake, no_way_back))
 register(StepVerb("fake.explode", explode, None, no_way_back))
 register(StepVerb("fake.stubborn", lambda context, args: {}, stubborn, no_way_back))
 
 
 def make_step(path: Path | str, **args: str) -> Step:
     return Step("fake.make", f"Make {Path(path).name}", {"path": str(path), **args})
+
+
+def ask_step(path: Path) -> Step:
+    return Step("fake.ask", "Ask", {"path": str(path)})
 
 
 def remove_step(path: Path | str) -> Step:
