@@ -8,7 +8,6 @@ two calls is left out. This module changes nothing.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +19,8 @@ import libvirt
 from host.connection import Host
 from host.errors import NotFound, UsageError
 from host.text import printable
-from vm import domain_xml
 from vm.model import Vm, VmConfig
 from vm.states import reason_of, state_of
-
-_log = logging.getLogger(__name__)
 
 Handles: TypeAlias = dict[str, Any]  # uuid -> virDomain: what saves a look-up call a VM
 
@@ -190,6 +186,8 @@ def _handles(connection: Any, uuids: Collection[str], handles: Mapping[str, Any]
 
 
 def _read_config(domain: Any, vm: Vm, pending: bool) -> Vm | None:
+    from vm import domain_xml  # here: a plain list needs no XML parser
+
     xml = _try(domain.XMLDesc, 0)
     if xml is None:
         return None
@@ -198,7 +196,11 @@ def _read_config(domain: Any, vm: Vm, pending: bool) -> Vm | None:
     try:
         config = domain_xml.read_config(xml, inactive_xml=inactive if vm.persistent else None)
     except UsageError as error:
-        _log.warning("%s: its configuration cannot be shown: %s", printable(vm.name, limit=60), error)
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "%s: its configuration cannot be shown: %s", printable(vm.name, limit=60), error
+        )
         config = VmConfig()
     return replace(with_config(vm, config), checkpoints=count or 0)
 

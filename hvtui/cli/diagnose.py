@@ -18,10 +18,8 @@ PACKAGES = "libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils"
 DEMO = "'hvtui --demo' shows everything on a simulated host"
 
 
-def explain(problem: BaseException, host: Host) -> BaseException:
-    """`problem` with a remedy that fits this machine, when it is about a local hypervisor that cannot be reached."""
-    if not isinstance(problem, ConnectionLost | Denied):
-        return problem
+def explain(problem: HvtuiError, host: Host) -> HvtuiError:
+    """The ConnectionLost or Denied met while opening `host`, with a remedy that fits this machine."""
     if not host.is_local or host.is_simulated:
         return _with_remedy(problem, f"Is the address right, and is libvirt running there? {DEMO}")
     if isinstance(problem, ConnectionLost) and not daemon_path():
