@@ -19,9 +19,15 @@ def run_s(command: Sequence[str], environment: Mapping[str, str] | None = None) 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
+        env=environment_with(environment or {}),
     )
     return time.monotonic() - started
+
+
+def environment_with(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and `more`. Python shall keep its compiled modules, as it does for a user."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, **more}
 
 
 def medians_s(contestants: Sequence[Callable[[], float]], runs: int) -> list[float]:

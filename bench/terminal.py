@@ -17,6 +17,8 @@ from typing import Self
 
 import pyte
 
+from bench.measure import environment_with
+
 COLUMNS, LINES = 120, 40
 
 
@@ -27,7 +29,7 @@ class Terminal:
         self.screen = pyte.Screen(COLUMNS, LINES)
         self.bytes_read = 0
         self._stream = pyte.ByteStream(self.screen)
-        self._environment = {**os.environ, "TERM": "xterm-256color", **(environment or {})}
+        self._environment = environment_with({"TERM": "xterm-256color", **(environment or {})})
         self._command = command
 
     def __enter__(self) -> Self:

@@ -1,0 +1,108 @@
+"""Writes screenshots/*.svg: every screen at 80x24 and 120x40, from the still scenes of the tests (`make screenshots`).
+
+The scenes and their clock are frozen, so the pictures change only when the program does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = ((80, 24), (120, 40))
+CELL_WIDTH = 12.2  # of Rich's SVG export
+_TEXT = re.compile(r'(<text [^>]*?)x="([\d.]+)"( y="[^"]*") textLength="[\d.]+"([^>]*>)((?:&#160;)*)([^<]*?)((?:&#160;)*)</text>')
+_FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture: what is shown, and the keys pressed first."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+    app: Callable[[Any], Any] | None = None
+    prepare: Callable[[Any], Awaitable[None]] | None = None
+
+
+def tidy(svg: str) -> str:
+    """Rich's SVG without the web font it names, and without the leading blanks that some viewers drop."""
+
+    def move(match: re.Match[str]) -> str:
+        start, x, y, rest, blanks, text, _trailing = match.groups()
+        if not text:
+            return ""
+        shift = blanks.count("&#160;") * CELL_WIDTH
+        cells = len(re.sub(r"&[^;]+;", "x", text))
+        return f'{start}x="{float(x) + shift:.5g}"{y} textLength="{cells * CELL_WIDTH:.5g}"{rest}{text}</text>'
+
+    lines = _FONT_FACE.sub("", _TEXT.sub(move, svg)).replace("Fira Code,", "").splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip()) + "\n"
+
+
+async def take(scene: Scene, size: tuple[int, int], directory: Path) -> Path:
+    """Write the picture of one scene at one size."""
+    from tests.tui import scenes
+
+    app = scene.app(scenes) if scene.app is not None else scenes.still_app()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        for key in scene.keys:
+            await pilot.press(key)
+        if scene.prepare is not None:
+            await scene.prepare(app)
+        await pilot.pause(0.1)
+        await pilot.pause()
+        path = directory / f"{scene.name}-{size[0]}x{size[1]}.svg"
+        path.write_text(tidy(app.export_screenshot(title="hvtui")), encoding="utf-8")
+    return path
+
+
+def with_theme(theme: str, **ui: Any) -> Callable[[Any], Any]:
+    def make(scenes: Any) -> Any:
+        from hvtui.config import Config, Ui
+
+        return scenes.still_app(config=Config(ui=Ui(theme=theme, ascii=ui.get("ascii", False))))
+
+    return make
+
+
+SCENES = (
+    Scene("fleet", keys=("G", *["k"] * 4)),
+    Scene("fleet-marks", keys=("5", "2", "space", "space", "space")),
+    Scene("fleet-filter", keys=("slash", *"tag:web", "down")),
+    Scene("fleet-light", app=with_theme("light")),
+    Scene("fleet-contrast", app=with_theme("contrast")),
+    Scene("fleet-ascii", keys=("G", *["k"] * 4), app=with_theme("ansi", ascii=True)),
+    Scene("fleet-stale", app=lambda scenes: scenes.still_app(scenes.lost(scenes.snapshot()))),
+    Scene("welcome", app=lambda scenes: scenes.still_app(scenes.snapshot(()))),
+    Scene("command-line", keys=("colon", *"sh")),
+)
+
+
+async def _all(names: list[str], directory: Path) -> list[Path]:
+    chosen = [scene for scene in SCENES if not names or scene.name in names]
+    return [await take(scene, size, directory) for scene in chosen for size in SIZES]
+
+
+def main() -> None:
+    """Write the pictures named on the command line, or all."""
+    sys.path.insert(0, str(ROOT))
+    with tempfile.TemporaryDirectory() as state:
+        os.environ.update(HVTUI_STATE_DIR=state, HVTUI_CACHE_DIR=state, HVTUI_CONFIG=f"{state}/none.toml")
+        os.environ.pop("NO_COLOR", None)
+        directory = Path(os.environ.get("SCREENSHOTS", ROOT / "screenshots"))
+        directory.mkdir(exist_ok=True)
+        for path in asyncio.run(_all(sys.argv[1:], directory)):
+            print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+if __name__ == "__main__":
+    main()
