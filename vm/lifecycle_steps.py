@@ -7,7 +7,8 @@ module decides nothing about what is allowed when: vm.lifecycle does, before any
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import libvirt
 
@@ -307,37 +308,37 @@ def _undo_autostart(ctx: StepContext, args: Args, result: Result | None) -> None
         look_up(connection, args).setAutostart(int(args["before"]))
 
 
-def _inverse_autostart(args: Args, result: Result) -> Step | str:
+def _inverse_autostart(args: Args, result: Result) -> Step | None:
     del result
     if args["before"] == args["enabled"]:
-        return "Nothing was changed"
+        return None
     title = f"Set the autostart of {args['name']} back to {'on' if args['before'] else 'off'}"
     return inverse_step("vm.autostart", title, args, enabled=args["before"], before=args["enabled"])
 
 
-def _inverse_or_unchanged(verb: str, word: str) -> Any:
-    def inverse(args: Args, result: Result) -> Step | str:
-        if not result["changed"]:
-            return "Nothing was changed"
-        return inverse_step(verb, f"{word} {args['name']}", args)
-
-    return inverse
+Inverse: TypeAlias = Callable[[Args, Result], Step | str | None]
 
 
-def _no_inverse(reason: str) -> Any:
-    return lambda _args, _result: reason
+def _back(verb: str, word: str) -> Inverse:
+    """The inverse of a step that changed the state: `verb`."""
+    return lambda args, result: inverse_step(verb, f"{word} {args['name']}", args) if result["changed"] else None
+
+
+def _none(reason: str) -> Inverse:
+    """No inverse, for that reason; nothing at all when the step found everything done."""
+    return lambda _args, result: reason if result.get("changed", True) else None
 
 
 for _verb in (
-    StepVerb("vm.start", _start, _undo_start, _no_inverse("A start is not taken back: shut the VM down or save it")),
-    StepVerb("vm.stop", _stop, None, _no_inverse("A shutdown cannot be taken back: start the VM again")),
-    StepVerb("vm.restart", _restart, None, _no_inverse("A restart cannot be taken back")),
-    StepVerb("vm.reset", _reset, None, _no_inverse("A reset cannot be taken back")),
-    StepVerb("vm.off", _off, None, _no_inverse("Turning off cannot be taken back: start the VM again")),
-    StepVerb("vm.pause", _pause, _undo_pause, _inverse_or_unchanged("vm.resume", "Resume")),
-    StepVerb("vm.resume", _resume, _undo_resume, _inverse_or_unchanged("vm.pause", "Pause")),
-    StepVerb("vm.save", _save, _undo_save, _inverse_or_unchanged("vm.start", "Start")),
-    StepVerb("vm.discard-saved", _discard_saved, None, _no_inverse("A discarded saved state cannot be brought back")),
+    StepVerb("vm.start", _start, _undo_start, _none("A start is not taken back: shut the VM down or save it")),
+    StepVerb("vm.stop", _stop, None, _none("A shutdown cannot be taken back: start the VM again")),
+    StepVerb("vm.restart", _restart, None, _none("A restart cannot be taken back")),
+    StepVerb("vm.reset", _reset, None, _none("A reset cannot be taken back")),
+    StepVerb("vm.off", _off, None, _none("Turning off cannot be taken back: start the VM again")),
+    StepVerb("vm.pause", _pause, _undo_pause, _back("vm.resume", "Resume")),
+    StepVerb("vm.resume", _resume, _undo_resume, _back("vm.pause", "Pause")),
+    StepVerb("vm.save", _save, _undo_save, _back("vm.start", "Start")),
+    StepVerb("vm.discard-saved", _discard_saved, None, _none("A discarded saved state cannot be brought back")),
     StepVerb("vm.autostart", _autostart, _undo_autostart, _inverse_autostart),
 ):
     register(_verb)

@@ -1,0 +1,7 @@
+"""Imports every module that registers step verbs: whoever runs journalled steps imports this one."""
+
+from __future__ import annotations
+
+from vm import delete_steps, edit_steps, lifecycle_steps, settings_steps
+
+__all__ = ["delete_steps", "edit_steps", "lifecycle_steps", "settings_steps"]
