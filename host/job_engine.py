@@ -119,7 +119,7 @@ class Work:
             self._begin(step.index)
             result = self._insist(step.index, self._do(step.index), cancellable=True)
             journalled = from_text(to_text(result))  # what a restart in another process would see
-            self.change_step(step.index, state=StepState.DONE, fraction=1.0, result=journalled)
+            self.change_step(step.index, state=StepState.DONE, fraction=1.0, note="", result=journalled)
 
     def backward(self, step: JobStep) -> None:
         """Roll one step back. A failed one stays marked as the one that failed."""

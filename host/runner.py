@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,17 @@ def run_job(job_id: int) -> Job:
     with Journal() as journal:
         host = open_host(journal.job(job_id).host_uri)
         try:
-            return jobs.run(job_id, host, journal)
+            job = jobs.run(job_id, host, journal)
         finally:
             host.close()
+        _remove_if_empty(journal.log_path(job_id))
+        return job
+
+
+def _remove_if_empty(log: Path) -> None:
+    with suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
 
 
 def scope_command(job_id: int, *, root: Path = Path("/"), is_root: bool | None = None) -> tuple[str, ...]:

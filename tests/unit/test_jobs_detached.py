@@ -57,6 +57,10 @@ def test_a_detached_job_survives_the_death_of_its_starter_and_of_the_terminal(jo
     job = jobs.wait(1, journal, 30)
     assert (job.state, job.error) == (JobState.DONE, "")
     assert [path.read_text() for path in three_files(work)] == ["whole"] * 3
+    deadline = time.monotonic() + 20
+    while journal.log_path(1).exists():  # it said nothing, so no file stays
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_log_of_a_detached_job_is_private_and_its_vm_is_held(journal: Journal, work: Path) -> None:
