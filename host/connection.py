@@ -9,7 +9,6 @@ This module holds no VM logic.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -17,15 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 
 from host.errors import ConnectionLost, HvtuiError, translate
 from host.events import start_event_thread
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import logging
 
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
@@ -65,20 +64,40 @@ def default_uri() -> str:
     return "qemu:///session"
 
 
+def _log() -> logging.Logger:
+    import logging  # here: it is a twentieth of the start-up time of a short command
+
+    return logging.getLogger(__name__)
+
+
+def _scheme_and_host(uri: str) -> tuple[str, str]:
+    """Most of libvirt's URIs name no host; the parser proper is imported only for those that do."""
+    scheme, separator, rest = uri.partition("://")
+    if separator and rest.startswith("/"):
+        return scheme.lower(), ""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(uri)
+    return parts.scheme, parts.hostname or ""
+
+
 def is_simulated_uri(uri: str) -> bool:
     """True for libvirt's test driver, in process (test:///) or in a daemon (test+unix:///)."""
-    return urlsplit(uri).scheme.split("+")[0] == "test"
+    return _scheme_and_host(uri)[0].split("+")[0] == "test"
 
 
 def is_local_uri(uri: str) -> bool:
     """True when the hypervisor runs on this machine."""
-    parts = urlsplit(uri)
-    transport = parts.scheme.partition("+")[2]
-    return transport in {"", "unix"} and not parts.hostname
+    scheme, host = _scheme_and_host(uri)
+    return scheme.partition("+")[2] in {"", "unix"} and not host
 
 
 def _with_no_tty(uri: str) -> str:
     """ssh must never ask on the terminal that the interface owns (no_tty=1 makes it fail instead)."""
+    if "+ssh" not in uri:
+        return uri
+    from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
     parts = urlsplit(uri)
     if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
         return uri
@@ -96,6 +115,8 @@ class Host:
         self.is_simulated = is_simulated_uri(uri)
         self.is_local = is_local_uri(uri)
         self._connections: dict[str, libvirt.virConnect] = {}
+        # Lost just now: another thread may still be inside a call on it, so it is closed at the next loss.
+        self._dead: list[libvirt.virConnect] = []
         self._opening = {"main": threading.Lock(), "jobs": threading.Lock()}
         self._state_lock = threading.Lock()
         self._link = Link(LinkStatus.CONNECTING, time.monotonic())
@@ -148,7 +169,9 @@ class Host:
     def lost(self, error: HvtuiError, *, role: str = "main") -> None:
         """Tell the Host that a call failed with ConnectionLost, so that the next use opens a new connection."""
         with self._state_lock:
-            self._connections.pop(role, None)
+            dead = self._connections.pop(role, None)
+            long_dead, self._dead = self._dead, [each for each in (dead,) if each is not None]
+        threading.Thread(target=_close_all, args=(long_dead,), name=f"close-{self.name}", daemon=True).start()
         if role == "main":
             self._set_link(LinkStatus.LOST, error.cause)
             self._wake.set()
@@ -164,7 +187,8 @@ class Host:
         self._closed.set()
         self._wake.set()
         with self._state_lock:
-            connections, self._connections = list(self._connections.values()), {}
+            connections, self._connections = [*self._connections.values(), *self._dead], {}
+            self._dead = []
         self._set_link(LinkStatus.CLOSED)
         closer = threading.Thread(target=_close_all, args=(connections,), daemon=True)
         closer.start()
@@ -208,7 +232,7 @@ class Host:
             connection.registerCloseCallback(closed, None)
             connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         except libvirt.libvirtError:
-            _log.debug("%s: the driver has no keepalive", self.uri)  # in-process drivers cannot lose the link
+            _log().debug("%s: the driver has no keepalive", self.uri)  # in-process drivers cannot lose the link
 
     def _keep_open(self) -> None:
         delay_s = RETRY_FIRST_S
@@ -273,10 +297,9 @@ def _close_all(connections: list[libvirt.virConnect]) -> None:
         try:
             connection.close()
         except libvirt.libvirtError:
-            _log.debug("closing a connection failed")  # it was dead already
+            _log().debug("closing a connection failed")  # it was dead already
 
 
 def open_host(uri: str, *, name: str | None = None, read_only: bool = False) -> Host:
     """A Host for `uri`; nothing is opened yet, so this cannot fail. `name` defaults to the URI's host or 'local'."""
-    parts = urlsplit(uri)
-    return Host(uri=uri, name=name or parts.hostname or "local", read_only=read_only)
+    return Host(uri=uri, name=name or _scheme_and_host(uri)[1] or "local", read_only=read_only)

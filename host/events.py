@@ -7,17 +7,18 @@ connection). Not libvirtaio: its hooks are called off-thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import logging
+
 _started = threading.Lock()
 _thread: threading.Thread | None = None
 
@@ -88,6 +89,12 @@ _DETAILS: dict[EventKind, tuple[str, ...]] = {
 Subscriber = Callable[[Event], None]
 
 
+def _log() -> logging.Logger:
+    import logging  # here: it is a twentieth of the start-up time of a short command
+
+    return logging.getLogger(__name__)
+
+
 def start_event_thread() -> None:
     """Register libvirt's event loop and run it in a daemon thread; safe to call often. Must come before any
     connection that wants events or keepalive."""
@@ -108,22 +115,23 @@ def _run() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except Exception:  # noqa: BLE001 - one of the three outer edges: the thread serves every connection
-            _log.exception("the libvirt event loop raised")
+            _log().exception("the libvirt event loop raised")
 
 
 class Subscription:
-    """The callbacks registered on one connection; `cancel` removes them (a dead connection has none left)."""
+    """The callbacks registered on one connection. They keep it alive, a dead one too, until `cancel` removes them."""
 
     def __init__(self, connection: libvirt.virConnect, callback_ids: list[int]) -> None:
         self._connection = connection
         self._callback_ids = callback_ids
 
     def cancel(self) -> None:
+        """Remove the callbacks. A daemon that does not answer holds this up."""
         for callback_id in self._callback_ids:
             try:
                 self._connection.domainEventDeregisterAny(callback_id)
             except libvirt.libvirtError:
-                return
+                continue  # on a dead connection it is removed on this side, which is all there is
         self._callback_ids = []
 
 
@@ -177,6 +185,6 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
         try:
             callback(*args)
         except Exception:  # noqa: BLE001 - one of the three outer edges: the event thread
-            _log.exception("an event subscriber raised")
+            _log().exception("an event subscriber raised")
 
     return safe

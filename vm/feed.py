@@ -246,6 +246,8 @@ class Feed:
         if connection is self._connection:
             return False
         self._handles = {}
+        if self._subscription is not None:  # libvirt would keep the dead connection for its callbacks
+            threading.Thread(target=self._subscription.cancel, daemon=True).start()
         self._subscription = subscribe(connection, self._heard)
         with self._changed:
             self._all_configs_stale = True  # nobody told what changed meanwhile
