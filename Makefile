@@ -5,13 +5,13 @@
 PYTHON := .venv/bin/python
 
 run: setup ## hvtui on this machine; without a terminal, the host's overview
-	@scripts/run
+	@scripts/run $(ARGS)
 
 demo: setup ## a simulated host of about thirty VMs
 	@scripts/run --demo
 
 test: setup ## every test, the real hypervisor's too (they need root)
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(ARGS)
 
 check: lint test ## everything that must hold before a change goes in
 

@@ -277,5 +277,16 @@ def _reap(_number: int, _frame: object) -> None:
             pass
 
 
+def keep() -> None:
+    """For people: a private libvirtd until end of input."""
+    with PrivateLibvirtd() as daemon:
+        sys.stdout.write(f"{daemon.uri}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    {"guard": guard, "init": init}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1:] == ["keep"]:
+        keep()
+    else:
+        {"guard": guard, "init": init}[sys.argv[1]](Path(sys.argv[2]))
