@@ -125,7 +125,7 @@ def _read_term(text: str, start: int) -> _Term:
 
 
 def _refuse_gap(term: _Term, *, lenient: bool) -> None:
-    if term.gap and not (lenient and term.values):
+    if term.gap and not (lenient and any(value.text for value in term.values)):
         raise term.unfinished(term.gap)
 
 
