@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import inspect
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["HvtuiApp", "Services", "run"]
 
 EVENTS_KEPT = 1000
+LEAVING_POLL_S = 0.1
 
 # Loaded when first opened: what is not imported costs neither time nor memory.
 SCREENS = {
@@ -66,6 +70,7 @@ class HvtuiApp(App[None]):
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
+        self._is_leaving = False
         catalogue.load()
         keymap.rebind(services.config.keys)
         self._fit_to_terminal()
@@ -86,6 +91,8 @@ class HvtuiApp(App[None]):
         self.theme = theme
 
     async def on_mount(self) -> None:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.go("fleet")
         self.start_services()
 
@@ -95,6 +102,26 @@ class HvtuiApp(App[None]):
 
     def on_unmount(self) -> None:
         self.bridge.stop()
+
+    async def leave(self) -> None:
+        """Quit; jobs of this process are given the time to end, unless the user asks again."""
+        if self._is_leaving or not self.bridge.running_here:
+            self.exit()
+            return
+        self._is_leaving = True
+        while self.bridge.running_here:
+            self.say(f"{self.bridge.running_here} running here: quits when they are done, q again quits now", "warn")
+            await asyncio.sleep(LEAVING_POLL_S)
+        self.exit()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The internal error that ended the app, if one did."""
+        return self._exception
+
+    def _print_error_renderables(self) -> None:
+        """Textual would print a traceback: the outermost edge (hvtui.__main__) tells of `failure` instead."""
+        self._exit_renderables.clear()
 
     def now(self) -> datetime:
         """The time that uptimes are counted to."""
@@ -191,7 +218,7 @@ class HvtuiApp(App[None]):
                 return False
         runnable = [plan for plan in plans if not plan.blockers]
         outcomes = await self.bridge.run_plans(runnable)
-        self._tell(runnable, outcomes, done)
+        await self._tell(runnable, outcomes, done)
         return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
 
     def say(self, text: str, role: str = "text") -> None:
@@ -205,7 +232,7 @@ class HvtuiApp(App[None]):
             return False
         return all(plan.danger is Danger.NONE and not plan.warnings and not plan.blockers for plan in plans)
 
-    def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str) -> None:
+    async def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str) -> None:
         failed = [o for o in outcomes if isinstance(o, HvtuiError) or o.state is not JobState.DONE]
         if failed:
             first = failed[0]
@@ -213,11 +240,22 @@ class HvtuiApp(App[None]):
             self.say(f"{len(failed)} of {len(plans)} failed: {words}" if len(plans) > 1 else words, "bad")
             return
         what = (plans[0].vm_name or plans[0].title) if len(plans) == 1 else f"{len(plans)} VMs"
-        job_ids = [str(o.id) for o in outcomes if isinstance(o, Job)]
-        jobs = f"job {job_ids[0]}" if len(job_ids) == 1 else f"jobs {job_ids[0]}–{job_ids[-1]}"
-        self.say(f"{done or 'done:'} {what} · {jobs} · u undo", "good")
+        jobs = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+        number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
+        hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
+        self.say(f"{done or 'done:'} {what} · {number}{hint}", "good")
+
+    async def _can_undo(self, job: Job) -> bool:
+        from host.jobs import plan_undo
+
+        try:
+            return not (await self.bridge.call(plan_undo, job, self.services.host)).blockers
+        except HvtuiError:
+            return False
 
     def on_snapshot_changed(self, message: SnapshotChanged) -> None:
+        if self.snapshot is None:
+            gc.freeze()  # what is loaded now lives as long as the program: collections need not look at it
         self.snapshot = message.snapshot
         if (screen := self._shown()) is not None:
             screen.update_from(message.snapshot)
@@ -263,10 +301,14 @@ def _screen_class(name: str) -> type[Screen[None]]:
 
 
 def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> None:
-    """Show the terminal interface until the user quits. The caller closes host and journal."""
+    """Show the terminal interface until the user quits. The caller closes host and journal. Raises what ended it
+    other than the user, once the terminal is restored."""
     if simulated_samples is None and host.is_simulated:
         from vm import demo
 
         simulated_samples = demo.simulated_samples if demo.is_demo(host) else None
     services = Services(host=host, journal=journal, config=config, simulated_samples=simulated_samples)
-    HvtuiApp(services).run()
+    app = HvtuiApp(services)
+    app.run()
+    if app.failure is not None:
+        raise app.failure

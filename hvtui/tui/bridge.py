@@ -58,6 +58,7 @@ class Bridge:
         self._runner_slots = asyncio.Semaphore(PARALLEL_JOBS)
         self._watcher: asyncio.Task[None] | None = None
         self._jobs: tuple[Job, ...] = ()
+        self.running_here = 0  # jobs that run in this process and would be cut off by its end
 
     def start(self) -> None:
         """Start the feed (its own daemon threads) and read the journal once."""
@@ -128,7 +129,11 @@ class Bridge:
             return await self.job_end(job.id)
         async with self._runner_slots:
             self.watch_jobs()
-            job = await self.call(jobs.submit, plan, services.host, services.journal)
+            self.running_here += 1
+            try:
+                job = await self.call(jobs.submit, plan, services.host, services.journal)
+            finally:
+                self.running_here -= 1
         self.watch_jobs()
         return job
 

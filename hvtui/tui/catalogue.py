@@ -190,6 +190,6 @@ APP_ACTIONS: tuple[Action, ...] = (
     Action(id="app.palette", keys=("ctrl+p",), title="palette", handler=lambda app, _t: app.open_palette()),
     Action(id="app.help", keys=("question_mark", "f1"), title="help", handler=_go("help")),
     Action(id="app.back", keys=("escape",), title="back", handler=lambda app, _t: app.back(), help="to the list"),
-    Action(id="app.quit", keys=("q", "ctrl+q", "ctrl+c"), title="quit", handler=lambda app, _t: app.exit(), footer=50,
+    Action(id="app.quit", keys=("q", "ctrl+q", "ctrl+c"), title="quit", handler=lambda app, _t: app.leave(), footer=50,
            help="jobs that run go on by themselves"),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from textual import on
 from textual.containers import Horizontal, Vertical
@@ -21,6 +21,8 @@ from hvtui.tui.widgets.grid import Grid
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from hvtui.tui.widgets.welcome import Welcome
 from vm.model import Snapshot, Vm, VmState
+
+Tally: TypeAlias = tuple[dict[VmState, int], dict[str, int]]
 
 WIDE_COLUMNS = 120
 HISTORY_LENGTH = 60
@@ -50,6 +52,8 @@ class FleetScreen(HvtuiScreen):
     def __init__(self) -> None:
         super().__init__()
         self._histories: dict[str, RateHistory] = {}
+        self._tallied: tuple[Vm, ...] = ()
+        self._tally: Tally = ({}, {})
         self._filter_text = ""
         self._details_hidden = False
 
@@ -127,7 +131,9 @@ class FleetScreen(HvtuiScreen):
         counts = self.query_one(Counts)
         room = counts.size.width - width_of(right) - 1
         shown, marked = len(self.grid.shown), len(self.grid.marked)
-        spans = count_spans(snapshot.vms, shown=shown, marked=marked, width=room)
+        if snapshot.vms is not self._tallied:
+            self._tallied, self._tally = snapshot.vms, tallied(snapshot.vms)
+        spans = count_spans(self._tally, total=len(snapshot.vms), shown=shown, marked=marked, width=room)
         counts.show(spans if snapshot.link.is_up else [(text, "dim") for text, _role in spans], right)
 
     def _show_details(self) -> None:
@@ -156,7 +162,7 @@ class FleetScreen(HvtuiScreen):
     @on(FilterLine.Narrowed)
     def _narrowed(self, message: FilterLine.Narrowed) -> None:
         self._filter_text = self.query_one(FilterLine).value.strip()
-        self.grid.narrow(message.wanted)
+        self.grid.narrow(message.wanted, refines=message.refines)
         self._show_counts()
 
     @on(FilterLine.Puzzled)
@@ -242,10 +248,8 @@ def _appended(history: RateHistory, vm: Vm) -> RateHistory:
     return RateHistory((*history.net, net)[-HISTORY_LENGTH:], (*history.disk, disk)[-HISTORY_LENGTH:])
 
 
-def count_spans(vms: Sequence[Vm], *, shown: int, marked: int, width: int) -> list[Span]:
-    """ "24 VMs  ! 1 disk error  ● 18 running  ○ 5 off": each state that occurs, the alarming ones first; the last ones
-    are left out where they do not fit."""
-    total = f"{shown} of {len(vms)}" if shown != len(vms) else f"{len(vms)}"
+def tallied(vms: Sequence[Vm]) -> Tally:
+    """How many VMs are in which state, and how many need attention for which reason."""
     counts: dict[VmState, int] = {}
     alarms: dict[str, int] = {}
     for vm in vms:
@@ -254,7 +258,15 @@ def count_spans(vms: Sequence[Vm], *, shown: int, marked: int, width: int) -> li
             alarms[reason] = alarms.get(reason, 0) + 1
         else:
             counts[vm.state] = counts.get(vm.state, 0) + 1
-    pieces: list[list[Span]] = [[(f" {total} VM{'' if total == '1' else 's'}", "text")]]
+    return counts, alarms
+
+
+def count_spans(tally: Tally, *, total: int, shown: int, marked: int, width: int) -> list[Span]:
+    """ "24 VMs  ! 1 disk error  ● 18 running  ○ 5 off": each state that occurs, the alarming ones first; the last ones
+    are left out where they do not fit."""
+    number = f"{shown} of {total}" if shown != total else f"{total}"
+    counts, alarms = tally
+    pieces: list[list[Span]] = [[(f" {number} VM{'' if number == '1' else 's'}", "text")]]
     if marked:
         pieces.append([(f"  {MARK} {marked} marked", "accent")])
     pieces += [[(f"  {ATTENTION} {count} {reason}", "alarm")] for reason, count in alarms.items()]

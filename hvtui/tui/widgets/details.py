@@ -156,7 +156,7 @@ def _pairs(vm: Vm, config: VmConfig) -> list[list[Span]]:
         ("address", "  ".join(vm.addresses) or NONE),
         ("agent", agent_word(vm)),
         ("machine", machine or NONE),
-        ("system", config.os_id),
+        ("system", short_system(config.os_id)),
         ("tags", " ".join(config.tags)),
         ("owner", config.owner),
         ("autostart", "yes" if vm.autostart else "no"),
@@ -272,6 +272,12 @@ def short_machine(machine: str) -> str:
         if known in machine:
             return known
     return printable(machine, limit=16)
+
+
+def short_system(os_id: str) -> str:
+    """ "http://debian.org/debian/12" is debian 12; a short id stays."""
+    _scheme, found, rest = os_id.partition("://")
+    return " ".join(rest.split("/")[1:]) if found else os_id
 
 
 def _uptime(vm: Vm, now: datetime) -> list[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from textual import events
@@ -11,6 +12,9 @@ from textual.widgets import Input
 
 from host.errors import UsageError
 from vm.filter import Filter, parse
+
+# A longer word of this form is found in no more names than a shorter one; keys, signs and globs can widen a filter.
+_PLAIN_WORD = re.compile(r"[\w.]+(-[\w.]+)*-?")
 
 
 class FilterLine(Input):
@@ -22,11 +26,12 @@ class FilterLine(Input):
     ]
 
     class Narrowed(Message):
-        """The filter changed; None shows everything."""
+        """The filter changed; None shows everything. `refines`: it can only let through fewer than the one before."""
 
-        def __init__(self, wanted: Filter | None) -> None:
+        def __init__(self, wanted: Filter | None, *, refines: bool) -> None:
             super().__init__()
             self.wanted = wanted
+            self.refines = refines
 
     class Puzzled(Message):
         """What is typed so far is no filter; the last good one stays. Empty when it is fine again."""
@@ -51,6 +56,7 @@ class FilterLine(Input):
         )
         self.cursor_blink = False
         self.display = False
+        self._parsed = ""  # the text of the filter that is in force
 
     def open(self) -> None:
         """Show the line and take the focus."""
@@ -70,7 +76,9 @@ class FilterLine(Input):
             self.post_message(self.Puzzled(error.cause))
             return
         self.post_message(self.Puzzled(""))
-        self.post_message(self.Narrowed(wanted))
+        refines = bool(self._parsed) and text.startswith(self._parsed) and _PLAIN_WORD.fullmatch(text) is not None
+        self._parsed = text
+        self.post_message(self.Narrowed(wanted, refines=refines))
 
     def on_key(self, event: events.Key) -> None:
         by = {"up": -1, "down": 1}.get(event.key)

@@ -6,7 +6,7 @@ refresh paints only the cells that changed: rows whose Vm object is the one pain
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from textual import events
@@ -39,6 +39,7 @@ class Grid(Lines, can_focus=True):
     def __init__(self) -> None:
         super().__init__(id="grid")
         self._all: tuple[Vm, ...] = ()
+        self._ordered: tuple[Vm, ...] = ()
         self.shown: tuple[Vm, ...] = ()
         self._marks: dict[str, None] = {}
         self._filter: Filter | None = None
@@ -62,13 +63,16 @@ class Grid(Lines, can_focus=True):
             self._all = vms
             for uuid in gone & self._marks.keys():
                 del self._marks[uuid]
-            self._rearrange()
+            self._name_needs = columns.name_width(vms)
+            self._order()
+            self._choose(self._ordered)
         self.repaint()
 
-    def narrow(self, wanted: Filter | None) -> None:
-        """Show only the VMs that match; None shows all."""
+    def narrow(self, wanted: Filter | None, *, refines: bool = False) -> None:
+        """Show only the VMs that match; None shows all. `refines` says that it can only let through fewer than the
+        filter before: only those that are shown are looked at."""
         self._filter = wanted
-        self._rearrange()
+        self._choose(self.shown if refines else self._ordered)
         self.repaint()
 
     def sort_by(self, column_id: str, *, reverse: bool | None = None) -> None:
@@ -77,7 +81,8 @@ class Grid(Lines, can_focus=True):
             again = self._sort[0] == column_id
             reverse = not self._sort[1] if again else BY_ID[column_id].descending
         self._sort = (column_id, reverse)
-        self._rearrange()
+        self._order()
+        self._choose(self._ordered)
         self.repaint()
 
     @property
@@ -96,18 +101,18 @@ class Grid(Lines, can_focus=True):
         """The columns as they fit now."""
         return columns.fitted(self._chosen, width=self.size.width - GUTTER - 1, name_needs=self._name_needs)
 
-    def _rearrange(self) -> None:
-        current = self.current
-        kept: Iterable[Vm] = self._all
-        if self._filter is not None:
-            matches = self._filter.matches
-            kept = [vm for vm in self._all if matches(vm)]
+    def _order(self) -> None:
+        """All VMs in the order of the sort; VMs that are equal in it by name."""
         column_id, reverse = self._sort
-        by_name = sorted(kept, key=BY_ID["name"].sort_key, reverse=reverse and column_id == "name")
+        ordered = sorted(self._all, key=BY_ID["name"].sort_key, reverse=reverse and column_id == "name")
         if column_id != "name":
-            by_name.sort(key=BY_ID[column_id].sort_key, reverse=reverse)
-        self.shown = tuple(by_name)
-        self._name_needs = columns.name_width(self._all)
+            ordered.sort(key=BY_ID[column_id].sort_key, reverse=reverse)
+        self._ordered = tuple(ordered)
+
+    def _choose(self, candidates: tuple[Vm, ...]) -> None:
+        """Those of the ordered candidates that the filter lets through; the cursor stays on its VM."""
+        current = self.current
+        self.shown = tuple(filter(self._filter.matches, candidates)) if self._filter is not None else candidates
         place = next((i for i, vm in enumerate(self.shown) if vm.uuid == current.uuid), None) if current else None
         self._cursor = place if place is not None else min(self._cursor, max(len(self.shown) - 1, 0))
         moved = self.current

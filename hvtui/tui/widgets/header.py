@@ -59,9 +59,9 @@ def header_spans(snapshot: Snapshot | None, *, width: int, now_s: float) -> list
         return between(left, link_spans(snapshot, now_s=now_s, room=width - 30), width)
     meters = meter_spans(snapshot.load)
     if width >= 110 and facts is not None:
-        left.append(
-            (f"  {printable(facts.cpu_model, limit=30)} × {facts.cpus}   libvirt {facts.libvirt_version}", "dim")
-        )
+        model = printable(facts.cpu_model, limit=30)
+        cpus = f"{model} × {facts.cpus}" if model else f"{facts.cpus} CPUs"
+        left.append((f"  {cpus}   libvirt {facts.libvirt_version}", "dim"))
     return between(left, [*meters, (" ", "text")], width)
 
 
