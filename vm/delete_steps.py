@@ -79,12 +79,19 @@ def _define_again(ctx: StepContext, args: Args, kept: Any) -> bool:
     with ctx.calls("define again", args["name"]) as connection:
         if _find(connection, args) is not None:
             return False
-        root = parse(args["xml"])
-        insert(root, kept)
-        domain = connection.defineXML(to_text(root))
+        domain = connection.defineXML(_with_secrets(args["xml"], kept))
         if args["autostart"]:
             domain.setAutostart(1)
     return True
+
+
+def _with_secrets(xml: str, kept: Any) -> str:
+    """The XML with its secrets; without any, the text as it is: writing it anew would change its layout."""
+    if not kept:
+        return xml
+    root = parse(xml)
+    insert(root, kept)
+    return to_text(root)
 
 
 def _inverse_undefine(args: Args, result: Result) -> Step | str | None:

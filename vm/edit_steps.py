@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from xml.etree.ElementTree import Element
 
 import libvirt
 
@@ -38,15 +37,12 @@ def _edit(ctx: StepContext, args: Args) -> Result:
 
 
 def _define(connection: libvirt.virConnect, xml: str, given: Args, in_force: str) -> None:
-    root = parse(xml)
-    insert(root, given)
-    insert(root, _secrets_of(in_force))
-    connection.defineXMLFlags(to_text(root), _VALIDATE)
-
-
-def _secrets_of(secure_xml: str) -> dict[str, str]:
-    root: Element = parse(secure_xml)
-    return extract(root)
+    kept = {**extract(parse(in_force)), **given}
+    if kept:  # else the text goes as it is: writing it anew would move the declarations of namespaces
+        root = parse(xml)
+        insert(root, kept)
+        xml = to_text(root)
+    connection.defineXMLFlags(xml, _VALIDATE)
 
 
 def _undo_edit(ctx: StepContext, args: Args, result: Result | None) -> None:
