@@ -178,7 +178,7 @@ def test_while_typing_an_unfinished_last_term_is_left_out(typed: str) -> None:
 
     assert [vm.name for vm in ALL if wanted.matches(vm)] == ["web-01"]
     with pytest.raises(UsageError):
-        parse(f"{typed} state:running", lenient=True)
+        parse(f"{typed} state:running")
 
 
 def test_while_typing_what_is_there_of_a_last_term_counts() -> None:
