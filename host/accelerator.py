@@ -74,7 +74,8 @@ def choose(
 
     `configured` is the configuration's value (auto, kvm, qemu). With `prove`, a local host that announces KVM boots
     a test guest unless an answer is cached (up to 8 s, once a boot of the machine); without, the cached or the cheap
-    answer is given at once. `kernels` are bootable kernel images to prefer for it; else this system's own are tried.
+    answer is given at once. `kernels` are bootable kernel images to prefer for it; else this system's own are tried,
+    and where there is none, firmware alone can show that KVM fails.
     `announces_kvm` saves a call where the capabilities are known already. Raises UsageError for an unknown value,
     ConnectionLost, Denied.
     """
@@ -178,13 +179,15 @@ def _prove(kernels: tuple[Path, ...]) -> Accelerator:
         if known is not None:
             return _verdict(known)
         emulator = _emulator()
-        kernel = next((path for path in (*kernels, *own_kernels()) if os.access(path, os.R_OK)), None)
-        if emulator is None or kernel is None or not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        if emulator is None or not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
             return _ANNOUNCED
+        kernel = next((path for path in (*kernels, *own_kernels()) if os.access(path, os.R_OK)), None)
         try:
-            outcome = kvm_proof.try_boot(emulator, kernel)
+            outcome = kvm_proof.try_boot(emulator, kernel) if kernel else kvm_proof.try_firmware(emulator)
         except HvtuiError:
             return _ANNOUNCED  # the proof itself could not be made, which says nothing about KVM
+        if kernel is None and outcome is kvm_proof.Outcome.BOOTED:
+            return _ANNOUNCED  # firmware that runs is no proof for a kernel: tried again when there is one
         _remember(outcome)
     return _verdict(outcome)
 
@@ -210,7 +213,7 @@ def _emulator() -> Path | None:
 
 def own_kernels() -> list[Path]:
     """Kernel images of this system that may be there, newest first: the distribution's, then those in hvtui's cache."""
-    found = [*KERNEL_DIRECTORY.glob("vmlinuz-*"), *cache_directory().glob("tiny*/**/vmlinuz*")]
+    found = [*KERNEL_DIRECTORY.glob("vmlinuz-*"), *cache_directory().glob("tiny/[!.]*/vmlinuz")]
     return sorted(found, key=_modified_s, reverse=True)
 
 

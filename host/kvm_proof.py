@@ -1,8 +1,9 @@
-"""Boots a real kernel under KVM for some seconds, to see whether guests can run at all.
+"""Boots a test guest under KVM for some seconds, to see whether guests can run at all.
 
-The test guest is a kernel image of this system with an initial file system of one program: under 200 bytes that write
-a token to the serial port and switch the machine off. QEMU gets no disk, no network and no display, and it
-always ends here: killed when the answer is there or the time is up, and by timeout(1) should this process die first.
+It is a kernel image of this system with an initial file system of one program: under 200 bytes that write a token to
+the serial port and switch the machine off. Without a kernel, only QEMU's firmware is started, which shows that KVM
+fails but not that it works for a kernel. QEMU gets no disk, no network and no display, and it always ends here: killed
+when the answer is there or the time is up, and by timeout(1) should this process die first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from host.errors import NotFound, Unsupported
 
 TIME_LIMIT_S = 8.0
 TOKEN = b"hvtui-guest-is-alive"
+FIRMWARE_TOKEN = b"SeaBIOS"  # its first line on QEMU's debug port
 _MEMORY_MIB = 128
 _LOAD_ADDRESS = 0x400000
 _ELF_HEADERS_BYTES = 64 + 56
@@ -45,23 +47,37 @@ def try_boot(emulator: Path, kernel: Path, *, accelerator: str = "kvm", limit_s:
         with tempfile.TemporaryDirectory(prefix="hvtui-proof-") as directory:
             initrd = Path(directory) / "initrd"
             initrd.write_bytes(initial_file_system())
-            return _watch(_command(emulator, kernel, initrd, accelerator, limit_s), limit_s)
+            guest = ["-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initrd)]
+            guest += ["-append", "console=ttyS0 quiet panic=-1"]
+            return _watch(_command(emulator, accelerator, limit_s) + guest, TOKEN, limit_s)
     except FileNotFoundError as error:
-        raise NotFound(f"cannot start a test guest: {error.strerror}", about=str(error.filename or emulator)) from error
+        raise _missing(emulator, error) from error
     except OSError as error:
         raise Unsupported(f"cannot make a test guest: {error.strerror}", about=tempfile.gettempdir()) from error
 
 
-def _command(emulator: Path, kernel: Path, initrd: Path, accelerator: str, limit_s: float) -> list[str]:
+def try_firmware(emulator: Path, *, accelerator: str = "kvm", limit_s: float = TIME_LIMIT_S) -> Outcome:
+    """Whether QEMU's firmware says its first word within `limit_s` seconds. Raises NotFound as `try_boot`."""
+    debug_port = ["-chardev", "stdio,id=debug", "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
+    try:
+        return _watch(_command(emulator, accelerator, limit_s) + debug_port, FIRMWARE_TOKEN, limit_s)
+    except FileNotFoundError as error:
+        raise _missing(emulator, error) from error
+
+
+def _missing(emulator: Path, error: FileNotFoundError) -> NotFound:
+    return NotFound(f"cannot start a test guest: {error.strerror}", about=str(error.filename or emulator))
+
+
+def _command(emulator: Path, accelerator: str, limit_s: float) -> list[str]:
     return [
         *("timeout", "--kill-after=1", f"{limit_s + 2:.0f}"),
         *(str(emulator), "-accel", accelerator, "-cpu", "max", "-m", str(_MEMORY_MIB), "-nodefaults"),
-        *("-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", str(kernel)),
-        *("-initrd", str(initrd), "-append", "console=ttyS0 quiet panic=-1"),
+        *("-no-user-config", "-no-reboot", "-display", "none"),
     ]
 
 
-def _watch(command: list[str], limit_s: float) -> Outcome:
+def _watch(command: list[str], token: bytes, limit_s: float) -> Outcome:
     # A session of its own: killing its group ends timeout and QEMU together.
     process = subprocess.Popen(
         command,
@@ -73,7 +89,7 @@ def _watch(command: list[str], limit_s: float) -> Outcome:
     try:
         if process.stdout is None:
             return Outcome.ENDED
-        return _read_until_token(process.stdout, time.monotonic() + limit_s)
+        return _read_until(token, process.stdout, time.monotonic() + limit_s)
     finally:
         _end(process)
 
@@ -89,14 +105,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.stdout.close()
 
 
-def _read_until_token(stream: IO[bytes], deadline_s: float) -> Outcome:
+def _read_until(token: bytes, stream: IO[bytes], deadline_s: float) -> Outcome:
     seen = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while selector.select(max(deadline_s - time.monotonic(), 0)):
             chunk = os.read(stream.fileno(), 4096)
-            seen = seen[-len(TOKEN) :] + chunk
-            if TOKEN in seen:
+            seen = seen[-len(token) :] + chunk
+            if token in seen:
                 return Outcome.BOOTED
             if not chunk:
                 return Outcome.ENDED

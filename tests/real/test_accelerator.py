@@ -11,7 +11,7 @@ from host import accelerator
 from host.accelerator import AcceleratorKind, choose
 from host.connection import Host
 from host.facts import read_defaults, read_facts
-from host.kvm_proof import Outcome, try_boot
+from host.kvm_proof import Outcome, try_boot, try_firmware
 from vm import tiny
 
 EMULATOR = Path("/usr/bin/qemu-system-x86_64")
@@ -30,6 +30,10 @@ def emulators_running() -> set[str]:
 
 def test_a_stock_kernel_boots_the_test_guest(kernel: Path):
     assert try_boot(EMULATOR, kernel, accelerator="tcg", limit_s=60) is Outcome.BOOTED
+
+
+def test_firmware_alone_says_its_first_word():
+    assert try_firmware(EMULATOR, accelerator="tcg", limit_s=60) is Outcome.BOOTED
 
 
 def test_a_kernel_that_panics_or_does_not_load_does_not_count_as_booted(tmp_path: Path):

@@ -20,7 +20,7 @@ from host import accelerator, kvm_proof
 from host.accelerator import AcceleratorKind, choose, own_kernels
 from host.connection import Host, open_host
 from host.errors import ConnectionLost, NotFound, Unsupported, UsageError
-from host.kvm_proof import TOKEN, Outcome, try_boot
+from host.kvm_proof import TOKEN, Outcome, try_boot, try_firmware
 from tests.support.failing_connection import FailingConnection
 
 KVM, QEMU, TEST = AcceleratorKind.KVM, AcceleratorKind.QEMU, AcceleratorKind.TEST
@@ -269,15 +269,30 @@ def test_a_kernel_that_is_given_is_preferred(machine: Path, host_announcing):
     assert f"-kernel {given} " in (machine / "starts").read_text()
 
 
-def test_without_a_kernel_or_an_emulator_capabilities_are_believed(
+def test_without_an_emulator_for_the_test_guest_capabilities_are_believed(
     machine: Path, host_announcing, monkeypatch: pytest.MonkeyPatch
 ):
-    host = host_announcing("kvm")
-    (machine / "boot/vmlinuz-6.1").unlink()
-    assert (choose(host).kind, choose(host).is_proved) == (KVM, False)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    chosen = choose(host_announcing("kvm"))
+    assert (chosen.kind, chosen.is_proved, starts(machine)) == (KVM, False, 0)
+
+
+def test_without_a_kernel_firmware_that_fails_proves_that_kvm_does_not_work(machine: Path, host_announcing):
+    (machine / "boot/vmlinuz-6.1").unlink()
+    emulate(machine, "exit 1")
+    chosen = choose(host_announcing("kvm"))
+    assert (chosen.kind, chosen.is_proved) == (QEMU, True)
+    assert "-kernel" not in (machine / "starts").read_text()
+
+
+def test_without_a_kernel_firmware_that_runs_proves_nothing_and_is_tried_again_with_one(machine: Path, host_announcing):
+    kernel = machine / "boot/vmlinuz-6.1"
+    kernel.unlink()
+    emulate(machine, f"echo 'SeaBIOS (version 1)'; echo {TOKEN.decode()}; exec sleep 60")
+    host = host_announcing("kvm")
     assert (choose(host).kind, choose(host).is_proved) == (KVM, False)
-    assert starts(machine) == 0
+    kernel.write_text("kernel")
+    assert choose(host).is_proved
 
 
 def test_a_proof_that_could_not_be_made_says_nothing_about_kvm(
@@ -386,7 +401,7 @@ def test_an_interrupted_proof_ends_the_emulator(tmp_path: Path, monkeypatch: pyt
             pass
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kvm_proof, "_read_until_token", interrupted)
+    monkeypatch.setattr(kvm_proof, "_read_until", interrupted)
     with pytest.raises(KeyboardInterrupt):
         boot_script(tmp_path, "exec sleep 60")
     assert not is_alive(tmp_path)
@@ -396,6 +411,8 @@ def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotFound, match="timeout"):
         try_boot(tmp_path / "emulator", tmp_path / "kernel")
+    with pytest.raises(NotFound, match="timeout"):
+        try_firmware(tmp_path / "emulator")
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
