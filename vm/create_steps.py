@@ -1,0 +1,301 @@
+"""The step verbs that make a VM, and those that take one away again: storage pool, tiny guest, disk, definition, start.
+
+What a step makes it can recognise as its own, so that it can be killed at any moment and then be run again or rolled
+back: the VM and the pool have a uuid and the disk has a name that the plan chose and nobody else can have. The tiny
+guest's two files are shared by all VMs made from it: they are removed only when no VM names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement
+
+import libvirt
+
+from host.errors import Busy
+from host.plan import Step
+from host.steps import Args, Result, StepContext, StepVerb, register
+from host.text import printable
+from vm import tiny
+from vm.disk_uses import read_world
+from vm.domain_xml import to_text
+
+_CHUNK_BYTES = 256 * 1024  # libvirt sends at most about 4 MiB in one message
+_NO_POOL = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL})
+_NO_VOLUME = frozenset({libvirt.VIR_ERR_NO_STORAGE_VOL})
+_NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
+_NO_SUCH_FLAG = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
+EVERYTHING_OF_A_VM = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+_AND_ITS_TPM = libvirt.VIR_DOMAIN_UNDEFINE_TPM  # since libvirt 8.9
+
+
+def or_none(call: Any, *arguments: object, missing: frozenset[int]) -> Any | None:
+    """The call's value, or None when libvirt says that the object is not there."""
+    try:
+        return call(*arguments)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in missing:
+            return None
+        raise
+
+
+# Storage pool
+
+
+def _make_pool(ctx: StepContext, args: Args) -> Result:
+    name = args["name"]
+    with ctx.calls("prepare the storage pool", name) as connection:
+        pool = or_none(connection.storagePoolLookupByName, name, missing=_NO_POOL)
+        if pool is None:
+            pool = connection.storagePoolDefineXML(pool_xml(args), 0)
+        made = pool.UUIDString() == args["uuid"]
+        if not pool.isActive():
+            pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if made else 0)
+        if made:
+            pool.setAutostart(1)
+    return {"made": made}
+
+
+def pool_xml(args: Args) -> str:
+    """The XML of a directory pool with the name, uuid and path of `args`."""
+    root = Element("pool", type="dir")
+    for tag in ("name", "uuid"):
+        SubElement(root, tag).text = args[tag]
+    SubElement(SubElement(root, "target"), "path").text = args["path"]
+    return to_text(root)
+
+
+def _remove_pool(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+    """Remove the pool's definition if this job made it and it is empty; its directory stays."""
+    with ctx.calls("remove the storage pool", args["name"]) as connection:
+        pool = or_none(connection.storagePoolLookupByUUIDString, args["uuid"], missing=_NO_POOL)
+        if pool is None or (pool.isActive() and pool.numOfVolumes()):
+            return
+        if pool.isActive():
+            pool.destroy()
+        pool.undefine()
+
+
+def _inverse_pool(args: Args, result: Result) -> Step | None:
+    if not result["made"]:
+        return None
+    return Step("create.remove-pool", f"Remove the storage pool {args['name']} if it is empty", args)
+
+
+# Volumes
+
+
+def _make_volume(ctx: StepContext, args: Args) -> Result:
+    with ctx.calls("make the disk", args["name"]) as connection:
+        pool = connection.storagePoolLookupByName(args["pool"])
+        volume = or_none(pool.storageVolLookupByName, args["name"], missing=_NO_VOLUME)
+        if volume is not None and volume.info()[1] != args["capacity_bytes"]:
+            volume.delete()  # of this name there is only ours: half made by a daemon that died
+            volume = None
+        if volume is None:
+            volume = pool.createXML(volume_xml(args), 0)
+        return {"path": volume.path()}
+
+
+def volume_xml(args: Args) -> str:
+    """The XML of a volume with the name, capacity and format of `args`; it takes room as it fills."""
+    root = Element("volume")
+    SubElement(root, "name").text = args["name"]
+    SubElement(root, "capacity", unit="bytes").text = str(args["capacity_bytes"])
+    SubElement(root, "allocation", unit="bytes").text = "0"
+    target = SubElement(root, "target")
+    SubElement(target, "format", type=args["format"])
+    if args.get("mode"):
+        SubElement(SubElement(target, "permissions"), "mode").text = args["mode"]
+    return to_text(root)
+
+
+def _remove_volume(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+    _remove_volumes(ctx, args["pool"], [args["name"]], keep_used=False)
+
+
+def _remove_volumes(ctx: StepContext, pool_name: str, names: Iterable[str], *, keep_used: bool) -> None:
+    """Remove volumes that are this job's own. Raises Busy for one that another VM uses, unless `keep_used`."""
+    with ctx.calls("remove a disk", pool_name) as connection:
+        pool = or_none(connection.storagePoolLookupByName, pool_name, missing=_NO_POOL)
+        if pool is None or not pool.isActive():
+            return
+        world = read_world(connection, ctx.host, without_uuid="")
+        for name in names:
+            volume = or_none(pool.storageVolLookupByName, name, missing=_NO_VOLUME)
+            if volume is None:
+                continue
+            users = (*world.look_up(world.users, volume.path()), *world.look_up(world.builders, volume.path()))
+            if not users:
+                or_none(volume.delete, 0, missing=_NO_VOLUME)
+            elif not keep_used:
+                who = ", ".join(printable(user, limit=80) for user in users[:3])
+                raise Busy(f"the disk is used by {who}", about=volume.path(), remedy="Take it away there first")
+
+
+def _inverse_volume(args: Args, result: Result) -> Step:
+    loss = f"the disk {result['path']} and everything written to it"
+    return Step("create.remove-volume", f"Remove the disk {args['name']}", args, losses=(loss,))
+
+
+# The tiny guest
+
+
+def tiny_volume_names(key: str) -> tuple[str, str]:
+    """The names of the kernel's and the initial RAM disk's volumes."""
+    return f"hvtui-tiny-{key}.vmlinuz", f"hvtui-tiny-{key}.initrd"
+
+
+def _make_tiny(ctx: StepContext, args: Args) -> Result:
+    guest = tiny.build(
+        lambda fraction, note: ctx.progress(fraction and fraction * 0.9, note),
+        key=args["key"],
+        is_cancelled=ctx.is_cancelled,
+    )
+    made = []
+    with tiny.locked(), ctx.calls("upload the tiny guest", args["pool"]) as connection:
+        pool = connection.storagePoolLookupByName(args["pool"])
+        for name, path in zip(tiny_volume_names(args["key"]), (guest.kernel, guest.initrd), strict=True):
+            ctx.raise_if_cancelled()
+            data = path.read_bytes()
+            volume = or_none(pool.storageVolLookupByName, name, missing=_NO_VOLUME)
+            if volume is None or not _holds(connection, volume, data):
+                if volume is not None:
+                    volume.delete()  # half uploaded by a job that was killed
+                made.append(name)
+                _upload(connection, pool, name, data)
+        ctx.progress(1.0, guest.note or "ready to boot")
+    return {"made": made, "note": guest.note}
+
+
+def _holds(connection: libvirt.virConnect, volume: Any, data: bytes) -> bool:
+    if volume.info()[1] != len(data):
+        return False
+    got: list[bytes] = []
+    stream = connection.newStream(0)
+    volume.download(stream, 0, len(data), 0)
+    stream.recvAll(lambda _stream, chunk, _opaque: got.append(chunk), None)
+    stream.finish()
+    return b"".join(got) == data
+
+
+def _upload(connection: libvirt.virConnect, pool: Any, name: str, data: bytes) -> None:
+    xml = volume_xml({"name": name, "capacity_bytes": len(data), "format": "raw", "mode": "0644"})
+    volume = pool.createXML(xml, 0)
+    view = memoryview(data)
+    sent = 0
+
+    def source(_stream: Any, wanted_bytes: int, _opaque: Any) -> bytes:
+        nonlocal sent
+        chunk = bytes(view[sent : sent + min(wanted_bytes, _CHUNK_BYTES)])
+        sent += len(chunk)
+        return chunk
+
+    stream = connection.newStream(0)
+    volume.upload(stream, 0, len(data), 0)
+    stream.sendAll(source, None)
+    stream.finish()
+
+
+def _rollback_tiny(ctx: StepContext, args: Args, result: Result | None) -> None:
+    made: Any = tiny_volume_names(args["key"]) if result is None else result["made"]
+    _remove_volumes(ctx, args["pool"], [name for name in made if name not in args["existed"]], keep_used=True)
+
+
+def _remove_tiny(ctx: StepContext, args: Args) -> Result:
+    _remove_volumes(ctx, args["pool"], args["names"], keep_used=True)
+    return {}
+
+
+def _inverse_tiny(args: Args, result: Result) -> Step | None:
+    if not result["made"]:
+        return None
+    title = "Remove the tiny guest's kernel unless another VM uses it"
+    return Step("create.remove-tiny", title, {"pool": args["pool"], "names": result["made"]})
+
+
+# The VM itself
+
+
+def _define(ctx: StepContext, args: Args) -> Result:
+    with ctx.calls("define", args["name"]) as connection:
+        domain = connection.defineXMLFlags(args["xml"], libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        if args["autostart"]:
+            domain.setAutostart(1)
+    return {}
+
+
+def _undefine(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+    with ctx.calls("remove", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
+        if domain is None:
+            return
+        if domain.isActive():
+            domain.destroy()  # started by somebody while its making failed
+        try:
+            domain.undefineFlags(EVERYTHING_OF_A_VM | _AND_ITS_TPM)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _NO_SUCH_FLAG:
+                raise
+            domain.undefineFlags(EVERYTHING_OF_A_VM)
+
+
+def _inverse_define(args: Args, _result: Result) -> Step:
+    loss = f"the VM {args['name']} with its firmware variables, saved state and checkpoints"
+    return Step("create.undefine", f"Remove {args['name']}", _identity(args), losses=(loss,))
+
+
+def _start(ctx: StepContext, args: Args) -> Result:
+    with ctx.calls("start", args["name"]) as connection:
+        domain = connection.lookupByUUIDString(args["uuid"])
+        if not domain.isActive():
+            domain.create()
+    return {}
+
+
+def _stop(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+    with ctx.calls("stop", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
+        if domain is not None and domain.isActive():
+            domain.destroy()
+
+
+def _inverse_start(args: Args, _result: Result) -> Step:
+    loss = "what the guest has in memory"
+    return Step("create.stop", f"Turn {args['name']} off", _identity(args), losses=(loss,))
+
+
+def _identity(args: Args) -> dict[str, Any]:
+    return {"uuid": args["uuid"], "name": args["name"]}
+
+
+# Undo: each of these removes something for good, so there is no way back from it.
+
+
+def _undo_verb(name: str, remove: Any) -> StepVerb:
+    def do(ctx: StepContext, args: Args) -> Result:
+        remove(ctx, args)
+        return {}
+
+    return StepVerb(name, do, None, lambda _args, _result: "what was removed is gone for good")
+
+
+for _verb in (
+    StepVerb("create.pool", _make_pool, _remove_pool, _inverse_pool),
+    StepVerb("create.volume", _make_volume, _remove_volume, _inverse_volume),
+    StepVerb("create.tiny", _make_tiny, _rollback_tiny, _inverse_tiny),
+    StepVerb("create.define", _define, _undefine, _inverse_define),
+    StepVerb("create.start", _start, _stop, _inverse_start),
+    _undo_verb("create.remove-pool", _remove_pool),
+    _undo_verb("create.remove-volume", _remove_volume),
+    _undo_verb("create.remove-tiny", _remove_tiny),
+    _undo_verb("create.undefine", _undefine),
+    _undo_verb("create.stop", _stop),
+):
+    register(_verb)
