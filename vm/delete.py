@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from xml.etree.ElementTree import Element
 
 import libvirt
@@ -29,6 +29,8 @@ __all__ = ["DiskUse", "disk_uses", "plan_delete"]
 
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 _TPM_SINCE = 8_009_000  # VIR_DOMAIN_UNDEFINE_TPM came with libvirt 8.9.0; before, undefine always removed the state
+
+_Part: TypeAlias = tuple[int, str, str]  # libvirt's flag, virsh's option, what is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,9 @@ def _read_belongings(host: Host, vm: Vm) -> _Belongings:
         domain = connection.lookupByUUIDString(vm.uuid)
         xml = domain.XMLDesc(_INACTIVE)
         root = parse(xml)
-        found = [
-            *_saved_parts(domain, vm.persistent),
-            *(_firmware_parts(connection, root) if connection.getType() == "QEMU" else ()),
-        ]
+        found = _saved_parts(domain, vm.persistent)
+        if connection.getType() == "QEMU":  # other drivers have no such files and refuse the flags
+            found += _backup_parts(domain) + _firmware_parts(connection, root)
     return _Belongings(
         xml=xml,
         disks=read_config(xml).disks,
@@ -96,8 +97,8 @@ def _read_belongings(host: Host, vm: Vm) -> _Belongings:
     )
 
 
-def _saved_parts(domain: Any, persistent: bool) -> list[tuple[int, str, str]]:
-    """Flag, virsh option and loss for what libvirt keeps of the VM's past."""
+def _saved_parts(domain: Any, persistent: bool) -> list[_Part]:
+    """What libvirt keeps of the VM's past."""
     parts = []
     if persistent and domain.hasManagedSaveImage(0):
         loss = "its saved state: what its programs had in memory"
@@ -106,29 +107,24 @@ def _saved_parts(domain: Any, persistent: bool) -> list[tuple[int, str, str]]:
     if checkpoints:
         loss = f"{_counted(checkpoints, 'checkpoint')}: nothing can go back to them any more"
         parts.append((libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA, "--snapshots-metadata", loss))
-    marks = _backup_marks(domain)
-    if marks:
-        loss = f"{_counted(marks, 'backup mark')}: the next backup is a full one"
-        parts.append((libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA, "--checkpoints-metadata", loss))
     return parts
 
 
-def _backup_marks(domain: Any) -> Sequence[Any]:
-    try:
-        return list(domain.listAllCheckpoints(0))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            return ()
-        raise
+def _backup_parts(domain: Any) -> list[_Part]:
+    marks = domain.listAllCheckpoints(0)
+    if not marks:
+        return []
+    loss = f"{_counted(marks, 'backup mark')}: the next backup is a full one"
+    return [(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA, "--checkpoints-metadata", loss)]
 
 
 def _counted(things: Sequence[Any], word: str) -> str:
-    names = [printable(thing.getName(), limit=40) for thing in things[:3]]
+    names = sorted(printable(thing.getName(), limit=40) for thing in things)[:3]
     more = ", …" if len(things) > 3 else ""
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'} ({', '.join(names)}{more})"
 
 
-def _firmware_parts(connection: libvirt.virConnect, root: Element) -> list[tuple[int, str, str]]:
+def _firmware_parts(connection: libvirt.virConnect, root: Element) -> list[_Part]:
     parts = []
     nvram = root.findtext("os/nvram", "").strip()
     if nvram or _keeps_uefi_variables(root):

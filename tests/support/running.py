@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from host import jobs
 from host.connection import Host
@@ -44,14 +43,14 @@ def undo(host: Host, step: Step, result: Mapping[str, Json] | None) -> None:
         rollback(context(host), step.args, None if result is None else dict(result))
 
 
-def submit(plan: Plan, host: Host, tmp_path: Path) -> Job:
-    """Run a plan as a job, in a journal of the test's own."""
-    return jobs.submit(plan, host, Journal(tmp_path / "journal.sqlite"))
+def submit(plan: Plan, host: Host) -> Job:
+    """Run a plan as a job, in the journal of the test's own state directory."""
+    return jobs.submit(plan, host, Journal())
 
 
-def done(plan: Plan, host: Host, tmp_path: Path) -> Job:
+def done(plan: Plan, host: Host) -> Job:
     """Run a plan as a job that must succeed."""
-    job = submit(plan, host, tmp_path)
+    job = submit(plan, host)
     assert job.state is JobState.DONE, f"{job.title}: {job.error}"
     return job
 

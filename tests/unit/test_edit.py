@@ -49,14 +49,14 @@ def guarded(open_world: Callable[[str], Host]) -> Host:
     return open_world(world([domain("guarded", devices=VNC), domain("plain", state="running")]))
 
 
-def test_an_edit_is_defined_and_can_be_taken_back(simulated: Host, tmp_path: Path) -> None:
+def test_an_edit_is_defined_and_can_be_taken_back(simulated: Host) -> None:
     before = xml_of(simulated, "build-07")
     plan = reboot_policy(simulated, "build-07")
     assert plan.xml_before == before
     assert "<on_reboot>destroy<" in (plan.xml_after or "")
-    job = done(plan, simulated, tmp_path)
+    job = done(plan, simulated)
     assert "<on_reboot>destroy<" in xml_of(simulated, "build-07")
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    done(jobs.plan_undo(job, simulated), simulated)
     assert xml_of(simulated, "build-07") == before
 
 
@@ -92,10 +92,10 @@ def test_somebody_elses_change_is_never_overwritten(simulated: Host) -> None:
     assert xml_of(simulated, "build-07") == changed
 
 
-def test_a_running_vm_changes_at_the_next_start(simulated: Host, tmp_path: Path) -> None:
+def test_a_running_vm_changes_at_the_next_start(simulated: Host) -> None:
     plan = reboot_policy(simulated, "web-01")
     assert "next start" in plan.warnings[0]
-    done(plan, simulated, tmp_path)
+    done(plan, simulated)
     assert "<on_reboot>restart<" in xml_of(simulated, "web-01", 0)
     assert "<on_reboot>destroy<" in xml_of(simulated, "web-01")
 
@@ -112,8 +112,8 @@ def test_an_edit_without_a_difference_says_so(simulated: Host) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_vm_with_a_hostile_name_can_be_edited(simulated: Host, tmp_path: Path, name: str) -> None:
-    done(reboot_policy(simulated, name), simulated, tmp_path)
+def test_a_vm_with_a_hostile_name_can_be_edited(simulated: Host, name: str) -> None:
+    done(reboot_policy(simulated, name), simulated)
     assert "<on_reboot>destroy<" in xml_of(simulated, name)
 
 
@@ -147,9 +147,9 @@ def test_malformed_or_hostile_xml_is_a_usage_error_on_one_line(simulated: Host, 
     assert editable_xml(simulated, vm) == before
 
 
-def test_xml_that_libvirt_refuses_leaves_everything_as_it_was(simulated: Host, tmp_path: Path) -> None:
+def test_xml_that_libvirt_refuses_leaves_everything_as_it_was(simulated: Host) -> None:
     before = xml_of(simulated, "build-07")
-    job = submit(edit(simulated, "build-07", "<devices>", "<devices><bogus/>"), simulated, tmp_path)
+    job = submit(edit(simulated, "build-07", "<devices>", "<devices><bogus/>"), simulated)
     assert job.state is JobState.FAILED
     assert job.exit_code == 2
     assert xml_of(simulated, "build-07") == before
@@ -172,20 +172,20 @@ def test_the_xml_that_is_handed_out_holds_no_password(guarded: Host) -> None:
     assert "sesame" not in editable_xml(guarded, inventory.find(guarded, "guarded"))
 
 
-def test_a_password_in_force_survives_an_edit_and_its_undo(guarded: Host, tmp_path: Path) -> None:
+def test_a_password_in_force_survives_an_edit_and_its_undo(guarded: Host) -> None:
     before = xml_of(guarded, "guarded", SECURE)
     plan = reboot_policy(guarded, "guarded")
     assert "sesame" not in json.dumps(plan_to_json(plan))
-    job = done(plan, guarded, tmp_path)
+    job = done(plan, guarded)
     assert "sesame" in xml_of(guarded, "guarded", SECURE)
-    done(jobs.plan_undo(job, guarded), guarded, tmp_path)
+    done(jobs.plan_undo(job, guarded), guarded)
     assert xml_of(guarded, "guarded", SECURE) == before
 
 
 def test_a_new_password_reaches_libvirt_but_never_the_plan_or_the_journal(guarded: Host, tmp_path: Path) -> None:
     plan = edit(guarded, "guarded", "<graphics type='vnc'", "<graphics passwd='brand&lt;new' type='vnc'")
     assert "brand" not in json.dumps(plan_to_json(plan))
-    job = done(plan, guarded, tmp_path)
+    job = done(plan, guarded)
     assert "brand&lt;new" in xml_of(guarded, "guarded", SECURE)
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "world" not in path.name)
     assert b"brand" not in stored

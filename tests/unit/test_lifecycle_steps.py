@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -44,9 +43,9 @@ IDS = [f"{name}-to-{state.value}-{index}" for index, (name, _, state) in enumera
 
 @pytest.mark.parametrize(("name", "plan", "after"), CHANGES, ids=IDS)
 def test_each_plan_reaches_its_state_as_a_job(
-    simulated: Host, tmp_path: Path, name: str, plan: Callable[[Host, Vm], Plan], after: VmState
+    simulated: Host, name: str, plan: Callable[[Host, Vm], Plan], after: VmState
 ) -> None:
-    done(plan(simulated, inventory.find(simulated, name)), simulated, tmp_path)
+    done(plan(simulated, inventory.find(simulated, name)), simulated)
     assert inventory.find(simulated, name).state is after
 
 
@@ -107,19 +106,19 @@ def test_a_transient_vm_that_is_gone_counts_as_off(simulated: Host, plan: Callab
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_vm_with_a_hostile_name_can_be_driven(simulated: Host, tmp_path: Path, name: str) -> None:
+def test_a_vm_with_a_hostile_name_can_be_driven(simulated: Host, name: str) -> None:
     vm = inventory.find(simulated, name)
     if vm.state is VmState.OFF:
-        done(lifecycle.plan_start(simulated, vm), simulated, tmp_path)
-    job = done(lifecycle.plan_off(simulated, inventory.find(simulated, name)), simulated, tmp_path)
+        done(lifecycle.plan_start(simulated, vm), simulated)
+    job = done(lifecycle.plan_off(simulated, inventory.find(simulated, name)), simulated)
     assert job.vm_name == name
     assert inventory.find(simulated, name).state is VmState.OFF
 
 
-def test_an_error_about_a_very_long_name_names_it_once_on_one_line(simulated: Host, tmp_path: Path) -> None:
+def test_an_error_about_a_very_long_name_names_it_once_on_one_line(simulated: Host) -> None:
     vm = inventory.find(simulated, LONG_NAME)
     plan = lifecycle.plan_start(simulated, vm, paused=True)  # the test driver cannot start paused
-    job = submit(plan, simulated, tmp_path)
+    job = submit(plan, simulated)
     assert job.state is JobState.FAILED
     assert "\n" not in job.error
 
@@ -170,14 +169,14 @@ def test_rolling_back_a_step_that_changed_nothing_touches_nothing(simulated: Hos
 # Undo
 
 
-def test_undoing_takes_a_pause_a_save_and_autostart_back(simulated: Host, tmp_path: Path) -> None:
+def test_undoing_takes_a_pause_a_save_and_autostart_back(simulated: Host) -> None:
     for plan in (lifecycle.plan_pause, lifecycle.plan_save, lambda h, v: lifecycle.plan_autostart(h, v, True)):
-        job = done(plan(simulated, inventory.find(simulated, "web-02")), simulated, tmp_path)
-        done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+        job = done(plan(simulated, inventory.find(simulated, "web-02")), simulated)
+        done(jobs.plan_undo(job, simulated), simulated)
         vm = inventory.find(simulated, "web-02")
         assert (vm.state, vm.autostart) == (VmState.RUNNING, False)
-    job = done(lifecycle.plan_resume(simulated, inventory.find(simulated, "db-01")), simulated, tmp_path)
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    job = done(lifecycle.plan_resume(simulated, inventory.find(simulated, "db-01")), simulated)
+    done(jobs.plan_undo(job, simulated), simulated)
     assert inventory.find(simulated, "db-01").state is VmState.PAUSED
 
 
@@ -194,9 +193,9 @@ def test_undoing_what_changed_nothing_is_nothing() -> None:
         assert verb_named(verb).inverse(args, {"changed": False}) is None
 
 
-def test_an_undo_of_nothing_is_blocked_with_the_reason(simulated: Host, tmp_path: Path) -> None:
+def test_an_undo_of_nothing_is_blocked_with_the_reason(simulated: Host) -> None:
     vm = inventory.find(simulated, "web-02")
-    job = done(lifecycle.plan_autostart(simulated, vm, False), simulated, tmp_path)
+    job = done(lifecycle.plan_autostart(simulated, vm, False), simulated)
     assert "changed nothing" in jobs.plan_undo(job, simulated).blockers[0].reason
 
 
@@ -253,8 +252,8 @@ def test_a_step_of_an_older_version_is_refused() -> None:
         verb_named("vm.fly")
 
 
-def test_a_hundred_starts_share_one_journal(simulated: Host, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.sqlite")
+def test_a_hundred_starts_share_one_journal(simulated: Host) -> None:
+    journal = Journal()
     for name in ("build-07", "build-08"):
         job = jobs.submit(lifecycle.plan_start(simulated, inventory.find(simulated, name)), simulated, journal)
         assert job.state is JobState.DONE

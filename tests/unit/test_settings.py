@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import libvirt
 import pytest
@@ -43,10 +42,10 @@ def setting(host: Host, name: str, **changes: str) -> Plan:
 # Rename
 
 
-def test_a_vm_that_is_off_is_renamed_and_back(simulated: Host, tmp_path: Path) -> None:
-    job = done(plan_rename(simulated, inventory.find(simulated, "build-07"), "build-70"), simulated, tmp_path)
+def test_a_vm_that_is_off_is_renamed_and_back(simulated: Host) -> None:
+    job = done(plan_rename(simulated, inventory.find(simulated, "build-07"), "build-70"), simulated)
     assert inventory.find(simulated, "build-70").uuid == uuid_of("build-07")
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    done(jobs.plan_undo(job, simulated), simulated)
     assert inventory.find(simulated, "build-07").uuid == uuid_of("build-07")
 
 
@@ -96,41 +95,41 @@ def test_other_names_are_fine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["web-01", "build-07", MARKUP_NAME, WIDE_NAME, "scratch"])
-def test_texts_and_labels_change_live_and_for_the_next_start(simulated: Host, tmp_path: Path, name: str) -> None:
+def test_texts_and_labels_change_live_and_for_the_next_start(simulated: Host, name: str) -> None:
     plan = setting(simulated, name, title="A [b]title", description="Two\nlines & <more>", tags="a,b", owner="zoë")
-    done(plan, simulated, tmp_path)
+    done(plan, simulated)
     configs = [live(simulated, name), next_start(simulated, name)]
     for config in configs:
         assert (config.title, config.description) == ("A [b]title", "Two\nlines & <more>")
         assert (config.tags, config.owner) == (("a", "b"), "zoë")
 
 
-def test_an_empty_text_clears(simulated: Host, tmp_path: Path) -> None:
-    done(setting(simulated, "web-01", title="", description="", tags="", owner=""), simulated, tmp_path)
+def test_an_empty_text_clears(simulated: Host) -> None:
+    done(setting(simulated, "web-01", title="", description="", tags="", owner=""), simulated)
     config = next_start(simulated, "web-01")
     assert (config.title, config.description, config.tags, config.owner) == ("", "", (), "")
     assert config.os_id, "metadata of others stays"
 
 
-def test_tags_are_added_and_removed_by_sign(simulated: Host, tmp_path: Path) -> None:
-    done(setting(simulated, "web-01", tags="+new, -prod +new -none"), simulated, tmp_path)
+def test_tags_are_added_and_removed_by_sign(simulated: Host) -> None:
+    done(setting(simulated, "web-01", tags="+new, -prod +new -none"), simulated)
     assert next_start(simulated, "web-01").tags == ("web", "new")
     assert next_start(simulated, "web-01").owner == "alice", "the owner stays"
 
 
-def test_the_owner_changes_and_the_tags_stay(simulated: Host, tmp_path: Path) -> None:
+def test_the_owner_changes_and_the_tags_stay(simulated: Host) -> None:
     plan = setting(simulated, "web-01", owner="carol")
     assert "metadata" in plan.steps[0].commands[0]
-    done(plan, simulated, tmp_path)
+    done(plan, simulated)
     assert next_start(simulated, "web-01").tags == ("web", "prod")
     assert next_start(simulated, "web-01").owner == "carol"
 
 
-def test_every_text_can_be_taken_back(simulated: Host, tmp_path: Path) -> None:
+def test_every_text_can_be_taken_back(simulated: Host) -> None:
     before = next_start(simulated, "web-01")
     plan = setting(simulated, "web-01", title="x", description="y", tags="z", owner="w")
-    job = done(plan, simulated, tmp_path)
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    job = done(plan, simulated)
+    done(jobs.plan_undo(job, simulated), simulated)
     assert next_start(simulated, "web-01") == before
 
 
@@ -197,10 +196,10 @@ def test_a_misspelt_setting_names_the_nearest(simulated: Host) -> None:
 # Autostart
 
 
-def test_autostart_is_set_and_refused_for_a_transient_vm(simulated: Host, tmp_path: Path) -> None:
-    done(setting(simulated, "web-01", autostart="on"), simulated, tmp_path)
+def test_autostart_is_set_and_refused_for_a_transient_vm(simulated: Host) -> None:
+    done(setting(simulated, "web-01", autostart="on"), simulated)
     assert inventory.find(simulated, "web-01").autostart
-    done(setting(simulated, "web-01", autostart="off"), simulated, tmp_path)
+    done(setting(simulated, "web-01", autostart="off"), simulated)
     assert not inventory.find(simulated, "web-01").autostart
     with pytest.raises(WrongState, match="transient"):
         setting(simulated, "scratch", autostart="on").raise_if_blocked()
@@ -209,19 +208,19 @@ def test_autostart_is_set_and_refused_for_a_transient_vm(simulated: Host, tmp_pa
 # vCPUs
 
 
-def test_vcpus_of_a_vm_that_is_off_change_at_once(simulated: Host, tmp_path: Path) -> None:
+def test_vcpus_of_a_vm_that_is_off_change_at_once(simulated: Host) -> None:
     plan = setting(simulated, "build-07", vcpus="3")
     assert not plan.warnings
-    job = done(plan, simulated, tmp_path)
+    job = done(plan, simulated)
     assert (next_start(simulated, "build-07").vcpus, next_start(simulated, "build-07").vcpus_max) == (3, 3)
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    done(jobs.plan_undo(job, simulated), simulated)
     assert next_start(simulated, "build-07").vcpus_max == 1
 
 
-def test_vcpus_of_a_running_vm_without_room_change_from_the_next_start(simulated: Host, tmp_path: Path) -> None:
+def test_vcpus_of_a_running_vm_without_room_change_from_the_next_start(simulated: Host) -> None:
     plan = setting(simulated, "web-01", vcpus="4")
     assert "next start" in plan.warnings[0]
-    done(plan, simulated, tmp_path)
+    done(plan, simulated)
     assert live(simulated, "web-01").vcpus == 2
     assert next_start(simulated, "web-01").vcpus == 4
 
@@ -232,12 +231,12 @@ def headroom(state: str) -> str:
     return text.replace("<currentMemory unit='MiB'>1024", "<currentMemory unit='MiB'>512")
 
 
-def test_vcpus_with_room_are_added_live_and_the_room_stays(open_world: Callable[[str], Host], tmp_path: Path) -> None:
+def test_vcpus_with_room_are_added_live_and_the_room_stays(open_world: Callable[[str], Host]) -> None:
     host = open_world(world([headroom("running")]))
     plan = setting(host, "grow", vcpus="2")
     assert not plan.warnings
     assert "--live" in plan.steps[0].commands[0]
-    done(plan, host, tmp_path)
+    done(plan, host)
     assert (live(host, "grow").vcpus, live(host, "grow").vcpus_max) == (2, 4)
     assert (next_start(host, "grow").vcpus, next_start(host, "grow").vcpus_max) == (2, 4)
 
@@ -249,13 +248,11 @@ def test_more_vcpus_than_the_host_has_cpus_warns(simulated: Host) -> None:
 TOPOLOGY = "<cpu><topology sockets='1' dies='1' cores='2' threads='2'/></cpu>"
 
 
-def test_the_cpu_topology_follows_and_an_impossible_number_is_blocked(
-    open_world: Callable[[str], Host], tmp_path: Path
-) -> None:
+def test_the_cpu_topology_follows_and_an_impossible_number_is_blocked(open_world: Callable[[str], Host]) -> None:
     text = domain("topo", vcpus=4).replace("<devices>", f"{TOPOLOGY}<devices>")
     host = open_world(world([text]))
     assert "multiple of 4" in setting(host, "topo", vcpus="6").blockers[0].reason
-    done(setting(host, "topo", vcpus="8"), host, tmp_path)
+    done(setting(host, "topo", vcpus="8"), host)
     with host.calls("read") as connection:
         root = parse(connection.lookupByName("topo").XMLDesc(0))
     assert root.find("cpu/topology").get("sockets") == "2"
@@ -281,18 +278,18 @@ def test_editing_vcpus_keeps_what_it_does_not_know() -> None:
 # Memory
 
 
-def test_memory_of_a_vm_that_is_off_changes_at_once_and_back(simulated: Host, tmp_path: Path) -> None:
-    job = done(setting(simulated, "build-07", memory="1.5G"), simulated, tmp_path)
+def test_memory_of_a_vm_that_is_off_changes_at_once_and_back(simulated: Host) -> None:
+    job = done(setting(simulated, "build-07", memory="1.5G"), simulated)
     config = next_start(simulated, "build-07")
     assert (config.memory_bytes, config.memory_max_bytes) == (1536 * MIB, 1536 * MIB)
-    done(jobs.plan_undo(job, simulated), simulated, tmp_path)
+    done(jobs.plan_undo(job, simulated), simulated)
     config = next_start(simulated, "build-07")
     assert (config.memory_bytes, config.memory_max_bytes) == (4 * GIB, 4 * GIB)
 
 
-def test_a_balloon_changes_memory_live_within_its_most(open_world: Callable[[str], Host], tmp_path: Path) -> None:
+def test_a_balloon_changes_memory_live_within_its_most(open_world: Callable[[str], Host]) -> None:
     host = open_world(world([headroom("running")]))
-    done(setting(host, "grow", memory="768M"), host, tmp_path)
+    done(setting(host, "grow", memory="768M"), host)
     assert live(host, "grow").memory_bytes == 768 * MIB
     assert next_start(host, "grow").memory_max_bytes == 1024 * MIB, "the room stays"
     plan = setting(host, "grow", memory="256M")
@@ -300,16 +297,14 @@ def test_a_balloon_changes_memory_live_within_its_most(open_world: Callable[[str
     assert "--live" in plan.steps[0].commands[-1]
 
 
-def test_more_memory_than_a_running_vm_can_have_waits_for_the_next_start(
-    open_world: Callable[[str], Host], tmp_path: Path
-) -> None:
+def test_more_memory_than_a_running_vm_can_have_waits_for_the_next_start(open_world: Callable[[str], Host]) -> None:
     host = open_world(world([headroom("running")]))
     plan = setting(host, "grow", memory="2G")
     assert "at most 1.0G" in plan.warnings[0]
-    job = done(plan, host, tmp_path)
+    job = done(plan, host)
     assert live(host, "grow").memory_bytes == 512 * MIB
     assert next_start(host, "grow").memory_max_bytes == 2 * GIB
-    done(jobs.plan_undo(job, host), host, tmp_path)
+    done(jobs.plan_undo(job, host), host)
     config = next_start(host, "grow")
     assert (config.memory_bytes, config.memory_max_bytes) == (512 * MIB, 1024 * MIB)
 
