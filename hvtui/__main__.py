@@ -5,6 +5,7 @@ HVTUI_DEBUG=1 shows the traceback of an internal error. What a signal or a close
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from hvtui.cli.session import Session
+    from vm.feed import ReadSamples
 
 INTERRUPTED = 130
+COMPLETE_VARIABLE = "_HVTUI_COMPLETE"
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell tells of any program whose reader left
 
 
@@ -22,8 +25,19 @@ def main() -> NoReturn:
     import gc
 
     gc.set_threshold(100_000, 20, 20)  # a short command makes no garbage worth collecting
+    _steady_streams()
     code = run(sys.argv[1:])
     leave(_flushed(code))
+
+
+def _steady_streams() -> None:
+    """Streams that can be written to whatever the caller did with them."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed by the caller (>&-): a file opened later must not take its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w"))
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # PYTHONUNBUFFERED: it drops what does not fit into a pipe whose reader leaves, and nobody would hear of it.
+        sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
 
 
 def leave(code: int) -> NoReturn:
@@ -47,7 +61,10 @@ def run(arguments: Sequence[str]) -> int:
         from hvtui.cli.session import Session
 
         session = Session(open_screen=_open_screen)
-        code = root.main(list(arguments), prog_name="hvtui", standalone_mode=False, obj=session)
+        if os.environ.get(COMPLETE_VARIABLE):
+            return _complete(session)
+        with root.make_context("hvtui", list(arguments), obj=session) as context:
+            code = root.invoke(context)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return _silenced(BROKEN_PIPE)
@@ -60,10 +77,21 @@ def run(arguments: Sequence[str]) -> int:
             session.close()
 
 
+def _complete(session: Session) -> int:
+    """Answer the shell that asks what could come next."""
+    from click.shell_completion import shell_complete
+
+    from hvtui.cli.root import root
+
+    return shell_complete(root, {"obj": session}, "hvtui", COMPLETE_VARIABLE, os.environ[COMPLETE_VARIABLE])
+
+
 def _explained(error: Exception) -> int:
     """Say what failed; the exit code of the error."""
     from hvtui.cli.output import complain
 
+    if os.environ.get(COMPLETE_VARIABLE):
+        return 1  # a word here would land in the line that is being typed
     if type(error).__module__.startswith("click"):
         return _click_error(error)
     if isinstance(error, ImportError) and (error.name or "").startswith("libvirt"):
@@ -93,10 +121,10 @@ def _click_error(error: Exception) -> int:
     from host.text import printable
     from hvtui.cli.output import complain
 
-    if isinstance(error, click.Abort):
-        return _interrupted()
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
     if not isinstance(error, click.ClickException):
-        raise error
+        return _interrupted()
     message = printable(error.format_message(), limit=600)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See '{error.ctx.command_path} --help'"
@@ -115,6 +143,7 @@ def _silenced(code: int) -> int:
     """Nobody reads standard output any more: nothing else may be written to it, at exit neither."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, 1)
     os.close(nowhere)
     return code
 
@@ -138,8 +167,19 @@ def _open_screen(session: Session) -> int:
     host = session.host()
     from hvtui.tui.app import run as run_screen
 
-    run_screen(host=host, config=session.config(), journal=session.journal())
+    run_screen(
+        host=host,
+        config=session.config(),
+        journal=session.journal(),
+        simulated_samples=_simulated_samples() if session.given.get("demo") else None,
+    )
     return 0
+
+
+def _simulated_samples() -> ReadSamples:
+    from vm.demo import simulated_samples
+
+    return simulated_samples
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import host, job, vm, vm_streams  # noqa: E402 - the path above comes first
+from hvtui.cli import job, vm, vm_streams  # noqa: E402 - the path above comes first
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
@@ -40,8 +40,8 @@ hvtui [--headless] NOUN VERB [NAMES…] [options]
   would be refused with.
 - **What loses something** asks on a terminal (a deletion wants the name typed) and is refused with 2 elsewhere, unless
   `--yes` is given.
-- **Ctrl-C** cancels the jobs of the command, waits until they have cleaned up, and ends with 130; a second one leaves at
-  once. A long job (create, save) runs in a process of its own: closing the terminal does not end it, and `--no-wait`
+- **Ctrl-C** cancels the jobs of the command, waits until they have cleaned up, and ends with 130; a second one leaves
+  at once. A long job (create, save) runs in a process of its own: closing the terminal does not end it, and `--no-wait`
   returns as soon as it has begun.
 - **Guest-made text** (names, descriptions) is true in JSON, escaped to ASCII; tables and CSV show control characters as
   `\\e` or `\\x07`. A CSV cell that a spreadsheet would run as a formula begins with an apostrophe.
@@ -88,14 +88,18 @@ PLAN_KEYS = (
     ("undoes_job", "The job that it takes back, or null."),
 )
 
+RATES = f"vm, uuid, {', '.join(vm_streams.RATE_KEYS)}, memory_bytes, memory_used_bytes"
 LINE_KINDS = (
-    ("state", "vm watch", "A VM's state: first of every VM (`was` is null), then at each change. vm, uuid, state, reason, was"),
-    ("rates", "vm watch", f"A running VM, each interval. vm, uuid, {', '.join(vm_streams.RATE_KEYS)}, memory_bytes, "
-                          "memory_used_bytes; null where a counter was reset or is not known"),
-    ("gone", "vm watch", "A VM that is no more. vm, uuid, was"),
+    (
+        "state",
+        "vm watch",
+        "A state, first of each VM (`was` is null), then each change: vm, uuid, state, reason, was",
+    ),
+    ("rates", "vm watch", f"A running VM, each interval: {RATES}; null where a counter was reset or is not known"),
+    ("gone", "vm watch", "A VM that is no more: vm, uuid, was"),
     ("defined, started, paused, …", "host events", "An event: kind, vm, uuid, detail (libvirt's reason in words)"),
-    ("link", "both", "The connection was lost (`status` is lost, with `error`) or is back (connected); the stream goes on"),
-)  # fmt: skip
+    ("link", "both", "The connection is lost (`status` lost, with `error`) or back (connected); the stream goes on"),
+)
 
 
 def page() -> str:
@@ -106,7 +110,9 @@ def page() -> str:
         parts += _noun(name, noun) if isinstance(noun, Noun) else [_verb(name, noun)]
     parts += ["## JSON keys\n", "They are stable: keys may be added, none is renamed or removed.\n"]
     parts += ["### A VM (`vm list`, `vm show`)\n", _columns(vm.COLUMNS)]
-    parts += ["\nThose marked * cost a call a VM: `vm list` leaves them out unless named in --columns or with --details.\n"]
+    parts += [
+        "\nThose marked * cost a call a VM: `vm list` leaves them out unless named in --columns or with --details.\n"
+    ]
     parts += ["### A job (`job list`, `job show`)\n", _columns(job.COLUMNS)]
     parts += ["\n### A result (every verb that changes something)\n", _table("key", RESULT_KEYS)]
     parts += ["\n### A plan (`--dry-run -o json`)\n", _table("key", PLAN_KEYS)]
@@ -116,12 +122,12 @@ def page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-HOST_KEYS = """`host show`: `name`, `uri`, every fact of the host (`host_name`, `architecture`, `cpu_model`, `cpus`, `memory_bytes`,
-`numa`, `driver`, `hypervisor_version`, `libvirt_version`, `accelerator`, `accelerator_reason`, `machine_types`, `firmware`,
-`secure_boot`, `tpm_models`, `emulator`, `default_machine`, `vcpus_max`, …), and `load` (`cpu_percent`, `memory_used_bytes`,
-`memory_total_bytes`, `disk_used_bytes`, `disk_total_bytes`). `host overview`: `host` (those facts), `load`, `vms` (`total` and
-a number for each state that occurs), `attention` (`vm`, `uuid`, `state`, `reason`) and `jobs` (`id`, `state`, `title`,
-`progress`) that run or were interrupted."""
+HOST_KEYS = """`host show`: `name`, `uri`, every fact of the host (`host_name`, `architecture`, `cpu_model`, `cpus`,
+`memory_bytes`, `numa`, `driver`, `hypervisor_version`, `libvirt_version`, `accelerator`, `accelerator_reason`,
+`machine_types`, `firmware`, `secure_boot`, `tpm_models`, `emulator`, `default_machine`, `vcpus_max`, …), and `load`
+(`cpu_percent`, `memory_used_bytes`, `memory_total_bytes`, `disk_used_bytes`, `disk_total_bytes`). `host overview`:
+`host` (those facts), `load`, `vms` (`total` and a number for each state that occurs), `attention` (`vm`, `uuid`,
+`state`, `reason`) and `jobs` (`id`, `state`, `title`, `progress`) that run or were interrupted."""
 
 
 def _commands(group: Noun) -> Iterator[tuple[str, click.Command]]:

@@ -150,7 +150,6 @@ def watch(session: Session, job_id: int) -> int:
             else:
                 show_job(progress, job)
 
-        update(journal.job(job_id))
         ended = jobs.wait(job_id, journal, timeout_s=session.timeout_s, on_update=update)
     outcome = Outcome(ended.vm_name or "", ended.vm_uuid, ended.plan, ended)
     return outcome.exit_code if streams else report(session, [outcome])
@@ -198,7 +197,6 @@ def rollback(session: Session, job_id: int) -> int:
 def _again(session: Session, job_id: int, work: Callable[[Host, Callable[[Job], None]], Job]) -> int:
     """Work on a job once more, on the host it belongs to; --dry-run shows its plan."""
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
-
     from hvtui.cli.change import Outcome, Work, run_and_report, show_plans
 
     journal = session.journal()
@@ -227,7 +225,6 @@ def host_of(session: Session, found: Job) -> Host:
 @verb("undo", job_argument(), text="Take back what a job did. Says why where that is impossible.")
 def undo(session: Session, job_id: int) -> int:
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
-
     from host import jobs
     from hvtui.cli.change import change
 
@@ -241,7 +238,6 @@ def undo(session: Session, job_id: int) -> int:
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)
 def run(_session: Session, job_id: int) -> int:
     import vm.steps  # noqa: F401 - registers every verb
-
     from host.runner import run_job
 
     return run_job(job_id).exit_code

@@ -34,7 +34,7 @@ def plan_text(plan: Plan, *, diff: bool = True) -> str:
 
 def same_as(plan: Plan) -> str:
     """The equivalent command line, safe to show and to paste."""
-    return printable(shlex.join(("hvtui", *plan.command)), limit=2000)
+    return printable(shlex.join(("hvtui", "--headless", *plan.command)), limit=2000)
 
 
 def xml_diff(plan: Plan) -> list[str]:

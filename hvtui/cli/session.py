@@ -100,7 +100,12 @@ class Session:
         from hvtui.cli.target import choose_target
 
         uri, name = choose_target(self.given.get("connect"), self.given.get("host"), self.config)
-        return open_host(uri, name=name, read_only=self.read_only)
+        try:
+            return open_host(uri, name=name, read_only=self.read_only)
+        except ValueError as error:
+            from host.errors import UsageError
+
+            raise UsageError(f"{uri!r} is no URI: {error}", remedy="For example qemu:///system") from error
 
 
 def _connect(host: Host, timeout_s: float | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import click
+
 from hvtui.cli.change import change_vms
 from hvtui.cli.chosen import chosen_vms
 from hvtui.cli.grammar import Verb, names_argument, option, verb
@@ -80,12 +82,12 @@ discard_saved = _plain_verb(
 
 @verb(
     "autostart",
+    click.Argument(["setting"], type=click.Choice(["on", "off"])),
     names_argument(),
-    option("--on/--off", "enabled", default=True, text="With the host (the default), or not."),
-    text="Start VMs together with the host, or no more (--off).",
+    text="Start VMs together with the host (on), or no more (off): hvtui vm autostart on 'web-*'.",
 )
-def autostart(session: Session, names: tuple[str, ...], enabled: bool) -> int:
+def autostart(session: Session, setting: str, names: tuple[str, ...]) -> int:
     def plan(host: Host, vm: Vm) -> Plan:
-        return lifecycle.plan_autostart(host, vm, enabled)
+        return lifecycle.plan_autostart(host, vm, setting == "on")
 
     return change_vms(session, chosen_vms(session, names), plan)

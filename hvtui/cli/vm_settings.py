@@ -53,19 +53,27 @@ def set_(session: Session, words: tuple[str, ...]) -> int:
 @verb(
     "delete",
     names_argument(),
-    option("--disk", "disks", multiple=True, metavar="PATH", text="Remove this disk image as well (may be repeated)."),
+    option(
+        "--disk",
+        "disks",
+        multiple=True,
+        metavar="DISK",
+        text="Remove this disk too: its path or target (may be repeated).",
+    ),
     option("--all-disks", is_flag=True, text="Remove every disk that nothing else uses."),
+    option("--off", is_flag=True, text="Turn one that runs off first."),
     text="Delete VMs with all their leftovers (NVRAM, saved state, TPM). Disks stay unless named; one that another VM "
     "uses or builds on is never removed.",
 )
-def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all_disks: bool) -> int:
-    from vm.delete import disk_uses, plan_delete
+def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all_disks: bool, off: bool) -> int:
+    from vm.delete import plan_delete
+    from vm.disk_uses import disk_uses
 
     def plan(host: Host, vm: Vm) -> Plan:
         wanted = list(disks)
         if all_disks:
-            wanted += [use.path for use in disk_uses(host, vm) if use.removable]
-        return plan_delete(host, vm, remove_disks=tuple(dict.fromkeys(wanted)))
+            wanted += [use.target for use in disk_uses(host, vm) if use.removable]
+        return plan_delete(host, vm, remove_disks=tuple(dict.fromkeys(wanted)), off=off)
 
     return change_vms(session, chosen_vms(session, names, config=True), plan)
 

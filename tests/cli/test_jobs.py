@@ -1,0 +1,71 @@
+"""The noun job: lists, undo, and what a job of a world that is gone can still do."""
+
+from __future__ import annotations
+
+from hvtui.cli import job as job_commands
+from tests.cli.conftest import Command
+
+
+def test_jobs_are_listed_newest_first(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    hv("vm", "pause", "web-01")
+    jobs = hv("job", "list", "-o", "json").json
+    assert [job["id"] for job in jobs] == [2, 1]
+    assert list(jobs[0]) == [column.key for column in job_commands.COLUMNS if not column.extra]
+    assert hv("job", "list", "--vm", "web-01", "-o", "json").json[0]["id"] == 2
+    assert hv("job", "list", "--state", "failed", "-o", "json").json == []
+    assert "Pause web-01" in hv("job", "list").out
+
+
+def test_no_jobs_yet_is_said(hv: Command) -> None:
+    result = hv("job", "list")
+    assert (result.code, result.out) == (0, "")
+    assert "No jobs yet" in result.err
+
+
+def test_a_job_is_shown_with_its_steps(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    shown = hv("job", "show", "1", "-o", "json").json[0]
+    assert shown["steps"][0]["state"] == "done"
+    assert "Start build-07" in hv("job", "show", "1").out
+
+
+def test_an_unknown_job_is_not_found(hv: Command) -> None:
+    for verb in ("show", "watch", "cancel", "restart", "rollback", "undo"):
+        result = hv("job", verb, "77")
+        assert (verb, result.code) == (verb, 3)
+        assert "77" in result.err
+
+
+def test_a_job_that_is_over_cannot_be_cancelled_or_run_again(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    assert hv("job", "cancel", "1").code == 4
+    assert hv("job", "restart", "1", connect=None).code == 4
+    assert hv("job", "rollback", "1", connect=None).code == 4
+
+
+def test_watching_a_job_that_is_over_ends_with_its_code(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    assert hv("job", "watch", "1").code == 0
+    assert hv("job", "watch", "1", "-o", "jsonl").json["state"] == "done"
+
+
+def test_undo_shows_its_plan_and_finds_the_jobs_own_host(hv: Command) -> None:
+    hv("vm", "set", "build-07", "owner=carol")
+    result = hv("job", "undo", "1", "--dry-run", connect=None)
+    assert result.code == 0
+    assert "Undo job 1" in result.out
+
+
+def test_undo_of_what_cannot_be_taken_back_says_why(hv: Command) -> None:
+    hv("vm", "reset", "web-01")
+    hv("vm", "discard-saved", "build-08", "--yes")
+    last = hv("job", "list", "-o", "json").json[0]["id"]
+    result = hv("job", "undo", str(last), connect=None)
+    assert result.code == 9
+    assert "saved state" in result.err
+
+
+def test_a_job_of_another_host_is_refused(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    assert hv("job", "restart", "1", connect="test:///default").code in {2, 3}

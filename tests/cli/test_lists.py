@@ -1,0 +1,155 @@
+"""Lists and their formats: what a script can rely on, and what hostile names may not do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from hvtui.cli import vm as vm_commands
+from hvtui.cli.output import csv_line, plain
+from tests.cli.conftest import Command
+from tests.support.simulated_world import ESCAPE_NAME, HOSTILE_NAMES, LONG_NAME, MARKUP_NAME, uuid_of, world
+from tests.support.simulated_world import domain as domain_xml
+
+
+def test_a_json_list_holds_every_vm_with_its_true_name(hv: Command) -> None:
+    result = hv("vm", "list", "-o", "json")
+    assert result.code == 0
+    names = {vm["name"] for vm in result.json}
+    assert set(HOSTILE_NAMES) <= names
+    assert {"web-01", "db-01", "build-08"} <= names
+    assert result.out.isascii()
+
+
+def test_a_json_list_has_the_documented_keys_and_states(hv: Command) -> None:
+    vms = {vm["name"]: vm for vm in hv("vm", "list", "-o", "json").json}
+    assert list(vms["web-01"]) == [column.key for column in vm_commands.COLUMNS if not column.extra]
+    assert vms["web-01"]["uuid"] == uuid_of("web-01")
+    assert vms["web-01"]["state"] == "running"
+    assert vms["build-08"]["state"] == "saved"
+    assert vms["build-08"]["has_saved_state"] is True
+    assert vms["panicked"]["needs_attention"] is True
+    assert vms["web-01"]["memory_bytes"] == 2048 * 1024**2
+
+
+def test_a_table_shows_no_control_character_and_stays_narrow(hv: Command) -> None:
+    result = hv("vm", "list")
+    assert result.code == 0
+    assert all(char.isprintable() or char == "\n" for char in result.out)
+    assert "evil\\u202etxt\\x9b31m" in result.out
+    assert MARKUP_NAME in result.out
+    assert LONG_NAME not in result.out
+    assert max(map(len, result.out.splitlines())) < 120
+
+
+def test_json_lines_are_one_object_a_line(hv: Command) -> None:
+    lines = hv("vm", "list", "-o", "jsonl").out.splitlines()
+    assert {json.loads(line)["name"] for line in lines} >= {"web-01", LONG_NAME}
+
+
+def test_csv_is_quoted_and_cannot_be_run_by_a_spreadsheet(hv: Command, tmp_path) -> None:
+    path = tmp_path / "sheet.xml"
+    path.write_text(world([domain_xml("=cmd|' C calc'!A0"), domain_xml('say "hi", Bob')]), encoding="utf-8")
+    result = hv("vm", "list", "-o", "csv", "--columns", "name,state", connect=f"test://{path}")
+    rows = list(csv.reader(io.StringIO(result.out)))
+    assert rows == [["name", "state"], ["'=cmd|' C calc'!A0", "off"], ['say "hi", Bob', "off"]]
+    assert '"off"' in result.out
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_a_risky_cell_begins_with_an_apostrophe(text: str) -> None:
+    assert csv_line([text]).startswith("\"'")
+
+
+def test_numbers_stay_numbers_in_csv() -> None:
+    assert csv_line([-5, 1.5, True, None]) == '-5,1.5,"true",""\n'
+
+
+def test_columns_are_chosen_and_ordered_in_every_format(hv: Command) -> None:
+    assert hv("vm", "list", "web-01", "--columns", "state,name").out.split() == ["STATE", "NAME", "running", "web-01"]
+    assert hv("vm", "list", "web-01", "-o", "json", "--columns", "tags").json == [{"tags": ["web", "prod"]}]
+
+
+def test_an_unknown_column_is_a_usage_error_that_names_the_columns(hv: Command) -> None:
+    result = hv("vm", "list", "--columns", "nmae")
+    assert result.code == 2
+    assert "nmae" in result.err
+    assert "memory_bytes" in result.err
+    assert result.out == ""
+
+
+def test_names_and_globs_choose_vms_in_their_order(hv: Command) -> None:
+    names = [vm["name"] for vm in hv("vm", "list", "db-01", "web-*", "-o", "json").json]
+    assert names == ["db-01", "web-01", "web-02"]
+
+
+def test_a_filter_narrows_a_list(hv: Command) -> None:
+    assert [vm["name"] for vm in hv("vm", "list", "--filter", "tag:prod", "-o", "json").json] == ["db-01", "web-01"]
+    assert hv("vm", "list", "--filter", "state:nonsense").code == 2
+
+
+def test_a_list_of_nothing_says_what_to_do_first(hv: Command, tmp_path) -> None:
+    path = tmp_path / "empty.xml"
+    path.write_text(world([]), encoding="utf-8")
+    result = hv("vm", "list", connect=f"test://{path}")
+    assert (result.code, result.out) == (0, "")
+    assert "hvtui vm create web --from tiny" in result.err
+    assert hv("vm", "list", "-o", "json", connect=f"test://{path}").json == []
+
+
+def test_show_tells_what_only_the_xml_says(hv: Command) -> None:
+    shown = hv("vm", "show", "web-01", "-o", "json").json[0]
+    assert shown["description"] == "Serves the shop.\nAsk Alice."
+    assert shown["disks"][0]["target"] == "vda"
+    assert shown["tags"] == ["web", "prod"]
+    assert set(shown) == {column.key for column in vm_commands.COLUMNS}
+    text = hv("vm", "show", "web-01").out
+    assert "Serves the shop.\\nAsk Alice." in text
+
+
+def test_show_makes_a_hostile_description_harmless(hv: Command) -> None:
+    shown = hv("vm", "show", ESCAPE_NAME)
+    assert "\\x9b2J" in shown.out
+    assert "\x9b" not in shown.out
+
+
+def test_the_xml_of_a_vm_is_printed_as_it_is(hv: Command) -> None:
+    assert hv("vm", "xml", "web-01").out.lstrip().startswith("<domain type='test'")
+    assert hv("vm", "xml", "web-01", "-o", "json").json["xml"].startswith("<domain type='test'")
+
+
+def test_plain_text_of_values() -> None:
+    assert plain(None) == plain("") == plain([]) == "–"
+    assert plain(True) == "yes"
+    assert plain(["a", 1]) == "a,1"
+    assert plain({"a": 1, "b": None}) == "a=1 b=–"
+
+
+def test_the_overview_names_states_and_what_needs_attention(hv: Command) -> None:
+    text = hv("--headless").out
+    assert "13 VMs: " in text
+    assert "panicked" in text
+    values = hv("host", "overview", "-o", "json").json
+    assert values["vms"]["total"] == 13
+    assert values["attention"][0]["vm"] == "panicked"
+
+
+def test_the_overview_of_an_empty_host_shows_the_first_steps(hv: Command, tmp_path) -> None:
+    path = tmp_path / "empty.xml"
+    path.write_text(world([]), encoding="utf-8")
+    assert "hvtui vm create web --from tiny" in hv(connect=f"test://{path}").out
+
+
+def test_host_show_has_facts_and_load(hv: Command) -> None:
+    values = hv("host", "show", "-o", "json").json
+    assert values["accelerator"] == "test"
+    assert values["load"]["memory_total_bytes"] == 64 * 1024**3
+    assert "libvirt_version" in hv("host", "show").out
+
+
+def test_the_simulated_host_needs_no_hypervisor(hv: Command) -> None:
+    vms = hv("--demo", "vm", "list", "-o", "json", connect=None).json
+    assert len(vms) >= 25
