@@ -10,6 +10,7 @@ This module holds no VM logic.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,10 +59,27 @@ LinkListener = Callable[[Link], None]
 
 
 def default_uri() -> str:
-    """qemu:///system where this user may reach it (root, or a writable socket), else qemu:///session."""
-    if os.geteuid() == 0 or any(os.access(path, os.W_OK) for path in SYSTEM_SOCKETS):
+    """qemu:///system where this user may use it (root, or a socket of this user's groups), else qemu:///session."""
+    if os.geteuid() == 0 or any(_is_for_this_user(path) for path in SYSTEM_SOCKETS):
         return "qemu:///system"
     return "qemu:///session"
+
+
+def _is_for_this_user(path: str) -> bool:
+    """A socket that everybody may write to is guarded by polkit, which lets in the group libvirt."""
+    if not os.access(path, os.W_OK):
+        return False
+    mode = os.stat(path).st_mode  # noqa: PTH116 - pathlib costs start-up time
+    return not mode & stat.S_IWOTH or _is_in_group("libvirt")
+
+
+def _is_in_group(name: str) -> bool:
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid in os.getgroups()
+    except KeyError:
+        return False
 
 
 def _log() -> logging.Logger:
