@@ -18,7 +18,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((80, 24), (120, 40))
 CELL_WIDTH = 12.2  # of Rich's SVG export
-_TEXT = re.compile(r'(<text [^>]*?)x="([\d.]+)"( y="[^"]*") textLength="[\d.]+"([^>]*>)((?:&#160;)*)([^<]*?)((?:&#160;)*)</text>')
+_TEXT = re.compile(
+    r'(<text [^>]*?)x="([\d.]+)"( y="[^"]*") textLength="[\d.]+"([^>]*>)((?:&#160;)*)([^<]*?)((?:&#160;)*)</text>'
+)
 _FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 

@@ -1,0 +1,221 @@
+"""Keys and actions: each does on a real simulated host what the registry says, alone and in bulk; users rebind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from host.connection import Host
+from host.errors import UsageError
+from host.journal import Journal
+from host.plan import Danger
+from hvtui.config import Config, Ui
+from hvtui.tui import actions, catalogue, keymap
+from hvtui.tui.app import HvtuiApp, why_not
+from hvtui.tui.screens.fleet import FleetScreen
+from hvtui.tui.screens.plan import PlanScreen
+from hvtui.tui.widgets.command_line import choices
+from hvtui.tui.widgets.footer import footer_spans
+from hvtui.tui.widgets.grid import Grid
+from tests.tui import scenes
+from tests.tui.conftest import shown, until
+from vm.model import VmState
+
+catalogue.load()
+
+
+@pytest.fixture(autouse=True)
+def own_keys() -> Iterator[None]:
+    """No test leaves its keys to the next."""
+    yield
+    keymap.rebind({})
+
+
+def _state(app: HvtuiApp, name: str) -> VmState | None:
+    vms = app.snapshot.vms if app.snapshot is not None else ()
+    return next((vm.state for vm in vms if vm.name == name), None)
+
+
+async def _on(pilot, name: str) -> Grid:
+    """Wait for the list and put the cursor on that VM."""
+    app = pilot.app
+    await until(pilot, lambda: _state(app, name) is not None)
+    grid = app.screen.query_one(Grid)
+    assert grid.move_to_vm(next(vm.uuid for vm in app.snapshot.vms if vm.name == name))
+    await pilot.pause()
+    return grid
+
+
+def _first(host: Host, state: int) -> str:
+    """The name of a plain, persistent VM in that libvirt state."""
+    with host.calls("look") as connection:
+        return next(
+            d.name() for d in connection.listAllDomains()
+            if d.state()[0] == state and d.isPersistent() and d.name().isascii() and len(d.name()) < 20
+            and not d.hasManagedSaveImage()
+        )  # fmt: skip
+
+
+async def test_s_starts_at_once_and_tells_the_job(app_on: Callable[..., HvtuiApp], simulated: Host, journal: Journal):
+    name = _first(simulated, 5)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("s")
+        await until(pilot, lambda: f"started {name} · job 1" in shown(app).text)
+        await until(pilot, lambda: _state(app, name) is VmState.RUNNING)
+    assert [job.state.value for job in journal.jobs()] == ["done"]
+
+
+async def test_shut_down_asks_first_and_esc_changes_nothing(
+    app_on: Callable[..., HvtuiApp], simulated: Host, journal: Journal
+):
+    name = _first(simulated, 1)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen))
+        assert "same as: hvtui --headless vm stop" in shown(app).text
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, FleetScreen))
+        assert journal.jobs() == ()
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen))
+        await pilot.press("enter")
+        await until(pilot, lambda: _state(app, name) is VmState.OFF)
+
+
+async def test_marked_vms_are_paused_in_one_go(app_on: Callable[..., HvtuiApp], simulated: Host, journal: Journal):
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None and len(app.snapshot.vms) > 3)
+        await pilot.press("slash", *"state:running", "enter", "asterisk")
+        marked = {vm.name for vm in app.screen.query_one(Grid).marked}
+        assert len(marked) > 1
+        await pilot.press("P")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen) or "paused" in shown(app).lines[-2])
+        if isinstance(app.screen, PlanScreen):
+            await pilot.press("enter")
+        await until(pilot, lambda: {_state(app, name) for name in marked} == {VmState.PAUSED})
+    assert len(journal.jobs()) == len(marked)
+
+
+async def test_a_key_that_does_not_fit_says_why(app_on: Callable[..., HvtuiApp], simulated: Host):
+    name = _first(simulated, 1)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("s")
+        await until(pilot, lambda: f"start: not while {name} is running" in shown(app).lines[-2])
+
+
+@pytest.mark.parametrize(
+    ("key", "screen"),
+    [("J", "JobsScreen"), ("E", "EventsScreen"), ("H", "HostScreen"), ("question_mark", "HelpScreen"),
+     ("n", "CreateScreen"), ("ctrl+p", "CommandPalette")],
+)  # fmt: skip
+async def test_the_keys_of_the_screens_open_them_and_esc_comes_back(
+    key: str, screen: str, app_on: Callable[..., HvtuiApp], simulated: Host
+):
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None)
+        await pilot.press(key)
+        await until(pilot, lambda: type(app.screen).__name__ == screen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, FleetScreen))
+
+
+async def test_the_colon_line_goes_to_vms_and_runs_actions(app_on: Callable[..., HvtuiApp], simulated: Host):
+    name = _first(simulated, 1)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: _state(app, name) is not None)
+        await pilot.press("colon", *name, "enter")
+        grid = app.screen.query_one(Grid)
+        await until(pilot, lambda: grid.current is not None and grid.current.name == name)
+        assert app.focused is grid
+        await pilot.press("colon", *"jobs", "enter")
+        await until(pilot, lambda: type(app.screen).__name__ == "JobsScreen")
+        await pilot.press("colon", *"vms", "enter")
+        await until(pilot, lambda: isinstance(app.screen, FleetScreen))
+        await pilot.press("colon", *"xyzzy", "enter")
+        await until(pilot, lambda: "nothing is called" in shown(app).lines[-2])
+        await pilot.press("colon", "j", "escape")
+        await until(pilot, lambda: app.focused is grid)
+
+
+def test_the_colon_line_offers_what_begins_with_the_text_first():
+    vms = scenes.varied_vms()
+    assert choices("jobs", vms)[0].action_id == "app.jobs"
+    assert choices("vm.start", vms)[0].action_id == "vm.start"
+    assert choices("vm web-02", vms)[0].text == "web-02"
+    assert choices("zzz", vms) == ()
+
+
+def test_actions_that_are_shown_together_share_a_key_only_when_never_both_apply():
+    for scopes in (("fleet", "vm", "app"),):
+        by_key: dict[str, list[actions.Action]] = {}
+        for action in actions.actions_for(scopes):
+            for key in keymap.keys_of(action):
+                by_key.setdefault(key, []).append(action)
+        shared = {key: {a.id for a in found} for key, found in by_key.items() if len(found) > 1}
+        assert shared == {"t": {"fleet.tiny", "vm.tags"}, "escape": {"fleet.back", "app.back"}}
+
+
+def test_every_action_has_a_way_to_do_it_and_dangerous_ones_a_command():
+    for action in actions.all_actions():
+        assert (action.plan is None) != (action.handler is None), action.id
+        if action.noun == "vm" and action.danger is not Danger.NONE and action.scope == "vm":
+            assert action.command, action.id
+
+
+async def test_users_rebind_keys_by_id(app_on: Callable[..., HvtuiApp], simulated: Host):
+    config = Config(ui=Ui(theme="dark", ascii=False), keys={"app.jobs": "f7,ctrl+j", "fleet.last": "$"})
+    app = app_on(simulated, config)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None and bool(app.snapshot.vms))
+        await pilot.press("J")
+        assert isinstance(app.screen, FleetScreen), "the old key is free"
+        await pilot.press("$")
+        grid = app.screen.query_one(Grid)
+        assert grid.current is grid.shown[-1]
+        await pilot.press("f7")
+        await until(pilot, lambda: type(app.screen).__name__ == "JobsScreen")
+
+
+def test_a_key_for_an_unknown_action_is_an_error_with_a_remedy():
+    with pytest.raises(UsageError, match=r"vm\.strat"):
+        keymap.rebind({"vm.strat": "x"})
+
+
+def test_keys_are_shown_as_people_write_them():
+    shown_keys = {"question_mark": "?", "slash": "/", "ctrl+p": "ctrl+p", "S": "S", "escape": "esc"}
+    assert {key: keymap.display(key) for key in shown_keys} == shown_keys
+    assert keymap.key_name("?") == "question_mark"
+
+
+def test_the_footer_shows_keys_that_apply_and_always_fits():
+    off = actions.Target(vms=(scenes.resting("a", 1),))
+    running = actions.Target(vms=(scenes.running("b", 2, cpu=1),))
+    scopes = ("fleet", "vm", "app")
+    for width in (10, 40, 80, 200):
+        for target in (off, running, actions.Target()):
+            text = "".join(part for part, _role in footer_spans(scopes, target, width))
+            assert len(text) <= max(width, 7)
+            assert "? help" in text
+    assert " s start" in "".join(t for t, _ in footer_spans(scopes, off, 80))
+    assert " S shut down" in "".join(t for t, _ in footer_spans(scopes, running, 80))
+
+
+def test_why_not_is_said_for_one_for_many_and_for_none():
+    start = actions.action_named("vm.start")
+    rename = actions.action_named("vm.rename")
+    assert start is not None
+    assert rename is not None
+    one, two = scenes.running("a", 1, cpu=1), scenes.running("b", 2, cpu=1)
+    assert why_not(start, actions.Target()) == "start: no VM is selected"
+    assert why_not(start, actions.Target(vms=(one, two))) == "start: none of the marked VMs can"
+    assert why_not(rename, actions.Target(vms=(one, two))) == "rename: not for 2 VMs at once"
