@@ -34,6 +34,7 @@ OnUpdate: TypeAlias = Callable[[Job], None]
 
 WORKERS = 4  # a libvirtd serves five requests of a client at once; one is left for cancelling
 REDRAW_S = 0.1
+FINE = frozenset({JobState.DONE, JobState.QUEUED, JobState.RUNNING, JobState.ROLLED_BACK})  # the last: as asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.error is not None:
             return self.error.exit_code
-        if self.job is None or self.job.state in {JobState.DONE, JobState.QUEUED, JobState.RUNNING}:
+        if self.job is None or self.job.state in FINE:
             return 0
         return self.job.exit_code or (130 if self.job.state is JobState.CANCELLED else 1)
 
