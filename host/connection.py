@@ -133,8 +133,8 @@ class Host:
         self.is_simulated = is_simulated_uri(uri)
         self.is_local = is_local_uri(uri)
         self._connections: dict[str, libvirt.virConnect] = {}
-        # Lost just now: another thread may still be inside a call on it, so it is closed at the next loss.
-        self._dead: list[libvirt.virConnect] = []
+        # Lost last: another thread may still be inside a call on it, so it is closed at the next loss.
+        self._dead: dict[str, libvirt.virConnect] = {}
         self._opening = {"main": threading.Lock(), "jobs": threading.Lock()}
         self._state_lock = threading.Lock()
         self._link = Link(LinkStatus.CONNECTING, time.monotonic())
@@ -176,7 +176,8 @@ class Host:
             yield connection
         except libvirt.libvirtError as error:
             problem = translate(error, doing, about)
-            if isinstance(problem, ConnectionLost) and self._connections.get(role) is connection:
+            is_lost = isinstance(problem, ConnectionLost) and not _is_alive(connection)
+            if is_lost and self._connections.get(role) is connection:
                 self.lost(problem, role=role)
             raise problem from error
 
@@ -188,8 +189,11 @@ class Host:
         """Tell the Host that a call failed with ConnectionLost, so that the next use opens a new connection."""
         with self._state_lock:
             dead = self._connections.pop(role, None)
-            long_dead, self._dead = self._dead, [each for each in (dead,) if each is not None]
-        threading.Thread(target=_close_all, args=(long_dead,), name=f"close-{self.name}", daemon=True).start()
+            long_dead = self._dead.pop(role, None) if dead is not None else None
+            if dead is not None:
+                self._dead[role] = dead
+        if long_dead is not None:
+            threading.Thread(target=_close_all, args=([long_dead],), name=f"close-{self.name}", daemon=True).start()
         if role == "main":
             self._set_link(LinkStatus.LOST, error.cause)
             self._wake.set()
@@ -205,8 +209,8 @@ class Host:
         self._closed.set()
         self._wake.set()
         with self._state_lock:
-            connections, self._connections = [*self._connections.values(), *self._dead], {}
-            self._dead = []
+            connections = [*self._connections.values(), *self._dead.values()]
+            self._connections, self._dead = {}, {}
         self._set_link(LinkStatus.CLOSED)
         closer = threading.Thread(target=_close_all, args=(connections,), daemon=True)
         closer.start()
@@ -234,7 +238,12 @@ class Host:
             raise
         self._watch(connection, role)
         with self._state_lock:
-            self._connections[role] = connection
+            is_wanted = not self._closed.is_set()
+            if is_wanted:
+                self._connections[role] = connection
+        if not is_wanted:
+            _close_all([connection])
+            raise ConnectionLost("the connection was closed", about=self.name)
         if role == "main":
             self._set_link(LinkStatus.CONNECTED)
         return connection
@@ -304,10 +313,22 @@ def _open_in_time(uri: str, closed: threading.Event, *, read_only: bool) -> libv
         given_up = not opened
     if failed:
         raise translate(failed[0], f"connect to {uri}") from failed[0]
+    if closed.is_set():
+        _close_all(opened)
+        raise ConnectionLost("the connection was closed")
     if not opened:
         cause = f"cannot connect to {uri}: it accepts connections but did not answer in {OPEN_TIMEOUT_S:g} s"
         raise ConnectionLost(cause, remedy="Is it frozen or overloaded? hvtui reconnects by itself")
     return opened[0]
+
+
+def _is_alive(connection: libvirt.virConnect) -> bool:
+    """False when its socket is closed; asks nobody. An error of a handle from an older connection says nothing about
+    this one."""
+    try:
+        return bool(connection.isAlive() == 1)
+    except libvirt.libvirtError:
+        return False
 
 
 def _close_all(connections: list[libvirt.virConnect]) -> None:

@@ -135,6 +135,8 @@ class PrivateLibvirtd:
         for pid in pids:
             _signal(pid, signal.SIGKILL)
         _wait_until(lambda: not self.libvirtd_pids(), "libvirtd to end")
+        # A zombie's other threads may still hold the socket: start() would take it for the new daemon's.
+        _wait_until(lambda: not self._answers(), "libvirtd's socket to close")
 
     def restart(self) -> None:
         """Kill libvirtd and start it again, as a crash and its service manager would."""
