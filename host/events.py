@@ -86,7 +86,20 @@ _DETAILS: dict[EventKind, tuple[str, ...]] = {
     EventKind.CRASHED: ("panicked", "crash loaded"),
 }  # fmt: skip
 
+# virDomainEventWatchdogAction, virDomainMetadataType, virDomainEventTrayChangeReason, virDomainJobOperation.
+_WATCHDOG = ("nothing done", "paused", "reset", "powered off", "shut down", "debug", "NMI injected")
+_METADATA = ("description", "title", "element")
+_TRAY = ("opened", "closed")
+_JOBS = (
+    "unknown", "start", "save", "restore", "migration in", "migration out", "snapshot", "snapshot revert", "dump",
+    "backup", "snapshot delete",
+)  # fmt: skip
+
 Subscriber = Callable[[Event], None]
+
+
+def _word(words: tuple[str, ...], number: int) -> str:
+    return words[number] if 0 <= number < len(words) else str(number)
 
 
 def _log() -> logging.Logger:
@@ -106,14 +119,15 @@ def start_event_thread() -> None:
         libvirt.virEventRegisterDefaultImpl()
         # Without a timeout in the loop a thread that registers the first handle later may not wake it.
         libvirt.virEventAddTimeout(1000, lambda *_: None, None)
-        _thread = threading.Thread(target=_run, name="libvirt-events", daemon=True)
+        turn = libvirt.virEventRunDefaultImpl
+        _thread = threading.Thread(target=_run, args=(turn,), name="libvirt-events", daemon=True)
         _thread.start()
 
 
-def _run() -> None:
+def _run(turn: Callable[[], object]) -> None:
     while True:
         try:
-            libvirt.virEventRunDefaultImpl()
+            turn()
         except Exception:  # noqa: BLE001 - one of the three outer edges: the thread serves every connection
             _log().exception("the libvirt event loop raised")
 
@@ -144,30 +158,37 @@ def subscribe(connection: libvirt.virConnect, subscriber: Subscriber) -> Subscri
     def lifecycle(_c: Any, domain: Any, event: int, detail: int, _o: Any) -> None:
         kind = _LIFECYCLE.get(event)
         if kind is not None:
-            words = _DETAILS.get(kind, ())
-            emit(kind, domain, words[detail] if 0 <= detail < len(words) else str(detail))
+            emit(kind, domain, _word(_DETAILS.get(kind, ()), detail))
 
     def io_error(_c: Any, domain: Any, path: str, alias: str, _action: int, reason: str, _o: Any) -> None:
-        emit(EventKind.IO_ERROR, domain, f"{reason or 'error'} on {path or alias}")
+        what = "no space left" if reason == "enospc" else reason or "error"
+        emit(EventKind.IO_ERROR, domain, f"{what} on {path or alias}")
 
     def agent(_c: Any, domain: Any, state: int, _reason: int, _o: Any) -> None:
         connected = state == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED
         emit(EventKind.AGENT, domain, "connected" if connected else "disconnected")
 
-    def plain(kind: EventKind) -> Callable[..., None]:
-        return lambda _c, domain, *rest: emit(kind, domain, " ".join(str(part) for part in rest[:-1]))
+    def told(kind: EventKind, words_of: Callable[..., str]) -> Callable[..., None]:
+        return lambda _c, domain, *rest: emit(kind, domain, words_of(*rest[:-1]))
 
     callbacks: dict[int, Callable[..., None]] = {
         libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lifecycle,
         libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: io_error,
         libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: agent,
-        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: plain(EventKind.REBOOTED),
-        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: plain(EventKind.WATCHDOG),
-        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: plain(EventKind.DEVICE_ADDED),
-        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: plain(EventKind.DEVICE_REMOVED),
-        libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: plain(EventKind.METADATA),
-        libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE: plain(EventKind.BALLOON),
-        libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE: plain(EventKind.TRAY),
+        libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: told(EventKind.REBOOTED, lambda: ""),
+        libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: told(EventKind.WATCHDOG, lambda action: _word(_WATCHDOG, action)),
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: told(EventKind.DEVICE_ADDED, str),
+        libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: told(EventKind.DEVICE_REMOVED, str),
+        libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: told(
+            EventKind.METADATA, lambda kind, uri: f"{_word(_METADATA, kind)} {uri or ''}".rstrip()
+        ),
+        libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE: told(EventKind.BALLOON, lambda kib: f"{kib} KiB"),
+        libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE: told(
+            EventKind.TRAY, lambda alias, reason: f"{alias} {_word(_TRAY, reason)}"
+        ),
+        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: told(
+            EventKind.JOB_COMPLETED, lambda job: _word(_JOBS, job.get("operation", 0))
+        ),
     }
     callback_ids = []
     for event_id, callback in callbacks.items():
