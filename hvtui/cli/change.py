@@ -69,7 +69,7 @@ class Outcome:
         if self.job is None or not self.exit_code:
             return ""
         remedy = f". {printable(self.job.remedy)}" if self.job.remedy else ""
-        reason = printable(self.job.error) or self.job.state.value
+        reason = printable(self.job.error.strip()) or self.job.state.value
         name = printable(self.name, limit=80)
         return f"{reason if reason.startswith(name) else f'{name}: {reason}'}{remedy} (job {self.job.id})"
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DAEMONS = ("libvirtd", "virtqemud")
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+PLACES = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # often not on a user's PATH
+SYSTEMD = Path("/run/systemd/system")
 PACKAGES = "libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils"
 DEMO = "'hvtui --demo' shows everything on a simulated host"
 
@@ -39,7 +41,7 @@ def explain(problem: HvtuiError, host: Host) -> HvtuiError:
 def start_command() -> str:
     """The command that starts libvirt here: systemd's where systemd runs, the daemons themselves elsewhere."""
     daemon = (daemon_path() or DAEMONS[0]).rpartition("/")[2]
-    if Path("/run/systemd/system").is_dir():
+    if SYSTEMD.is_dir():
         return as_root(f"systemctl start {daemon}")
     return as_root(f"virtlogd -d && {daemon} -d" if os.geteuid() == 0 else f"sh -c 'virtlogd -d && {daemon} -d'")
 
@@ -50,8 +52,8 @@ def as_root(command: str) -> str:
 
 
 def daemon_path() -> str | None:
-    """Where libvirt's daemon is installed (sbin is often not on a user's PATH), or None."""
-    for folder in (*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin", "/usr/local/sbin"):
+    """Where libvirt's daemon is installed, or None."""
+    for folder in (*os.environ.get("PATH", "").split(":"), *PLACES):
         for daemon in DAEMONS:
             path = f"{folder}/{daemon}"
             if folder and os.access(path, os.X_OK):
@@ -63,7 +65,11 @@ def _is_forbidden(uri: str) -> bool:
     """The socket is there, but closed to this user: libvirt then says only that it cannot connect."""
     if urlsplit(uri).path != "/system":
         return False
-    return any(Path(path).exists() and not os.access(path, os.W_OK) for path in SYSTEM_SOCKETS)
+    return any(Path(path).exists() and not _is_writable(path) for path in SYSTEM_SOCKETS)
+
+
+def _is_writable(path: str) -> bool:
+    return os.access(path, os.W_OK)
 
 
 def _user() -> str:

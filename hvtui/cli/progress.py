@@ -74,8 +74,9 @@ def show_job(progress: Progress, job: Job) -> None:
         progress.show(title, job.progress)
         return
     known = step.fraction is not None or len(job.steps) > 1
+    step_title = printable(step.title, limit=100)
     progress.show(
-        f"{title}: {printable(step.title, limit=100)}",
+        title if step_title == title else f"{title}: {step_title}",
         job.progress if known else None,
         detail=printable(step.note, limit=60),
     )

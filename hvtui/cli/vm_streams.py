@@ -154,13 +154,17 @@ def _rates_record(vm: Vm, sample: Sample, measured: VmRates) -> dict[str, Json]:
     return values
 
 
-@verb("console", name_argument(), text="The serial console of a running VM; ctrl+] leaves it.")
-def console(session: Session, name: str) -> None:
+@verb(
+    "console",
+    name_argument(),
+    option("--force", is_flag=True, text="Take it away from whoever has it open."),
+    text="The serial console of a running VM; ctrl+] leaves it.",
+)
+def console(session: Session, name: str, force: bool) -> None:
     from vm.console import attach
 
     vm = one_vm(session, name, config=True)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("a console needs a terminal", remedy="Run it in a terminal")
-    narrate(f"Connected to the serial console of {vm.name!r}. ctrl+] leaves it")
-    why = attach(session.host(), vm, stdin_fd=sys.stdin.fileno(), stdout_fd=sys.stdout.fileno())
-    narrate(f"\r\nThe console ended: {why}")
+    why = attach(session.host(), vm, stdin_fd=sys.stdin.fileno(), stdout_fd=sys.stdout.fileno(), force=force)
+    narrate(f"{why[:1].upper()}{why[1:]}")
