@@ -137,17 +137,15 @@ def test_an_announcement_that_is_known_costs_no_call(host_announcing):
     assert host.asked() == 0
 
 
-def test_a_driver_without_domain_capabilities_announces_nothing(monkeypatch: pytest.MonkeyPatch):
-    host = open_host("test+ssh://lab2/default")
-    monkeypatch.setattr(host, "is_simulated", False)
-    connection = FailingConnection(None, "getDomainCapabilities", code=libvirt.VIR_ERR_NO_SUPPORT)
-    monkeypatch.setattr(host, "_connection", lambda _role: connection)
+def test_a_driver_without_domain_capabilities_announces_nothing(simulated: Host, monkeypatch: pytest.MonkeyPatch):
+    host = open_host("qemu+ssh://lab2/system")
+    monkeypatch.setattr(host, "_connection", lambda _role: simulated.connection())
     assert choose(host).kind is QEMU
 
 
-def test_a_lost_connection_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_a_lost_connection_is_an_error(simulated: Host, monkeypatch: pytest.MonkeyPatch):
     host = open_host("qemu+ssh://lab2/system")
-    connection = FailingConnection(None, "getDomainCapabilities", domain=libvirt.VIR_FROM_RPC)
+    connection = FailingConnection(simulated.connection(), "getDomainCapabilities", domain=libvirt.VIR_FROM_RPC)
     monkeypatch.setattr(host, "_connection", lambda _role: connection)
     with pytest.raises(ConnectionLost):
         choose(host)
