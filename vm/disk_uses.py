@@ -89,6 +89,14 @@ class World:
                 pass  # a file that is not there, or that this user may not see, has its path only
         return tuple(dict.fromkeys(names))
 
+    def add(self, volume: Volume) -> None:
+        """A volume's own path wins over a link of another volume to the same file."""
+        self.by_name[volume.pool, volume.name] = volume
+        own, *others = self.identities(volume.path)
+        self.volumes[own] = volume
+        for other in others:
+            self.volumes.setdefault(other, volume)
+
     def note(self, index: dict[str, list[str]], path: str, who: str) -> None:
         for identity in self.identities(path):
             index.setdefault(identity, []).append(who)
@@ -124,9 +132,7 @@ def _read_pool(world: World, pool: Any, *, refresh: bool) -> None:
         if xml is None:
             continue  # it was removed in between
         found = _volume(pool.name(), parse(xml, root="volume"))
-        world.by_name[found.pool, found.name] = found
-        for identity in world.identities(found.path):
-            world.volumes[identity] = found
+        world.add(found)
 
 
 def _volume(pool: str, root: Element) -> Volume:
@@ -313,9 +319,18 @@ def why_kept(world: World, path: str) -> str:
         return f"it is a {volume.kind} volume, not an image file"
     if volume.format == "iso":
         return "it is an ISO image"
+    if world.files_are_here and _has_other_names(volume.path):
+        return "the file has another name too (a link)"
     if world.unknown:
         return f"it cannot be told whether other images build on it: {_names(world.unknown)} cannot be looked at"
     return ""
+
+
+def _has_other_names(path: str) -> bool:
+    try:
+        return os.path.islink(path) or os.stat(path).st_nlink > 1  # noqa: PTH114, PTH116 - paths are text here
+    except OSError:
+        return False  # the pool knows the file, so libvirt sees it where this user does not
 
 
 def _names(names: Iterable[str]) -> str:

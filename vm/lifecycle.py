@@ -73,7 +73,8 @@ _REMEDIES: Mapping[tuple[str, VmState], tuple[str, str]] = {
     ("vm.save", _CRASHED): _CLEAR,
 }
 
-# Reasons of a pause that belong to an operation of libvirt still going on.
+# Reasons of a pause that may belong to an operation still going on. Only a warning: libvirt leaves "migrating" on a VM
+# that was saved paused and restored, and the others on one whose operation its daemon did not survive.
 _BUSY_REASONS = frozenset({"migrating", "saving", "dumping", "making a snapshot", "starting up", "shutting down"})
 
 _UNPLUG = "Like pulling the plug: what the guest has not written to its disks is lost"
@@ -90,9 +91,6 @@ def state_blockers(vm: Vm, action_id: str) -> tuple[Blocker, ...]:
     """Why the VM's state does not allow the action (a key of ALLOWED)."""
     state = effective_state(vm)
     if state is VmState.UNKNOWN or state in ALLOWED[action_id]:
-        if state is _PAUSED and vm.state_reason in _BUSY_REASONS:
-            reason = f"libvirt holds it at the moment ({vm.state_reason})"
-            return (Blocker.wrong_state(reason, remedy="Wait until that is over, or cancel its job"),)
         return ()
     remedy, removed_by = _REMEDIES.get((action_id, state), ("", None))
     return (Blocker.wrong_state(f"it is {_in_words(vm, state)}", remedy=remedy, action_id=removed_by),)
@@ -259,16 +257,24 @@ def plan_pause(host: Host, vm: Vm) -> Plan:
 def plan_resume(host: Host, vm: Vm) -> Plan:
     """Let a paused VM run on, or wake up one that sleeps; then set its clock."""
     verb = "dompmwakeup" if vm.state is _SUSPENDED else "resume"
-    alarm = vm.state is _PAUSED and vm.state_reason == "disk error"
-    warning = "It paused because of a disk error: make room on its storage first, or it pauses again"
     return _plan(
         host,
         vm,
         "resume",
         title=f"Resume {vm.name}",
         commands=(virsh(host.uri, verb, vm.name),),
-        warnings=(warning,) if alarm else (),
+        warnings=_pause_warnings(vm),
     )
+
+
+def _pause_warnings(vm: Vm) -> tuple[str, ...]:
+    if vm.state is not _PAUSED:
+        return ()
+    if vm.state_reason == "disk error":
+        return ("It paused because of a disk error: make room on its storage first, or it pauses again",)
+    if vm.state_reason in _BUSY_REASONS:
+        return (f"libvirt may need this pause itself ({vm.state_reason}): look whether that is still going on",)
+    return ()
 
 
 def plan_save(host: Host, vm: Vm) -> Plan:

@@ -147,16 +147,25 @@ def test_malformed_or_hostile_xml_is_a_usage_error_on_one_line(simulated: Host, 
     assert editable_xml(simulated, vm) == before
 
 
+def test_xml_against_the_schema_is_refused_before_anything_runs(simulated: Host) -> None:
+    with pytest.raises(UsageError, match="not a valid domain: Extra element") as caught:
+        edit(simulated, "build-07", "<devices>", "<devices><bogus/>")
+    assert "/usr" not in str(caught.value)
+
+
+TWICE = "<disk type='file' device='disk'><source file='/x'/><target dev='vda' bus='virtio'/></disk>"
+
+
 def test_xml_that_libvirt_refuses_leaves_everything_as_it_was(simulated: Host) -> None:
     before = xml_of(simulated, "build-07")
-    job = submit(edit(simulated, "build-07", "<devices>", "<devices><bogus/>"), simulated)
+    job = submit(edit(simulated, "build-07", "<devices>", f"<devices>{TWICE}"), simulated)
     assert job.state is JobState.FAILED
     assert job.exit_code == 2
     assert xml_of(simulated, "build-07") == before
 
 
 def test_a_refused_edit_rolls_back_to_nothing(simulated: Host) -> None:
-    (step,) = edit(simulated, "build-07", "<devices>", "<devices><bogus/>").steps
+    (step,) = edit(simulated, "build-07", "<devices>", f"<devices>{TWICE}").steps
     (theirs,) = reboot_policy(simulated, "build-07").steps
     do(simulated, theirs)
     changed = xml_of(simulated, "build-07")
