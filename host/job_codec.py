@@ -23,7 +23,12 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "steps": [_step_to_json(step) for step in plan.steps],
         "warnings": list(plan.warnings),
         "blockers": [
-            {"reason": blocker.reason, "remedy": blocker.remedy, "action_id": blocker.action_id}
+            {
+                "reason": blocker.reason,
+                "remedy": blocker.remedy,
+                "action_id": blocker.action_id,
+                "exit_code": blocker.exit_code,
+            }
             for blocker in plan.blockers
         ],
         "losses": list(plan.losses),
