@@ -110,7 +110,8 @@ def _clean(daemon: PrivateLibvirtd) -> None:
                 | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
             )
     left = [domain.name() for domain in connection.listAllDomains()]
-    connection.close()
     for path in daemon.images.iterdir():
         path.unlink()
+    connection.storagePoolLookupByName("default").refresh()
+    connection.close()
     assert not left, f"could not be removed: {left}"

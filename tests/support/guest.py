@@ -13,10 +13,10 @@ import libvirt_qemu
 AGENT_TIMEOUT_S = 10
 
 
-def agent(domain: libvirt.virDomain, command: str, **arguments: object) -> Any:
+def agent(domain: libvirt.virDomain, command: str, timeout_s: int = AGENT_TIMEOUT_S, **arguments: object) -> Any:
     """The agent's answer. Raises libvirtError when it does not answer."""
     request = {"execute": command, **({"arguments": arguments} if arguments else {})}
-    return json.loads(libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), AGENT_TIMEOUT_S, 0))["return"]
+    return json.loads(libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), timeout_s, 0))["return"]
 
 
 def run(domain: libvirt.virDomain, script: str) -> str:
@@ -36,7 +36,7 @@ def run(domain: libvirt.virDomain, script: str) -> str:
 def answers(domain: libvirt.virDomain) -> bool:
     """True when the agent answers now."""
     try:
-        agent(domain, "guest-ping")
+        agent(domain, "guest-ping", timeout_s=2)
     except libvirt.libvirtError:
         return False
     return True
