@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = ((80, 24), (120, 40))
+SIZES = tuple(tuple(map(int, size.split("x"))) for size in os.environ.get("SIZES", "80x24 120x40").split())
 CELL_WIDTH = 12.2  # of Rich's SVG export
 _TEXT = re.compile(
     r'(<text [^>]*?)x="([\d.]+)"( y="[^"]*") textLength="[\d.]+"([^>]*>)((?:&#160;)*)([^<]*?)((?:&#160;)*)</text>'
@@ -76,7 +76,51 @@ def with_theme(theme: str, **ui: Any) -> Callable[[Any], Any]:
     return make
 
 
+def with_jobs(scenes: Any) -> Any:
+    return scenes.still_app(shown_jobs=scenes.jobs())
+
+
+async def show_plan(app: Any) -> None:
+    from hvtui.tui.screens.plan import PlanScreen
+    from tests.tui import scenes
+
+    app.push_screen(PlanScreen([scenes.stop_plan()]))
+
+
+async def show_delete(app: Any) -> None:
+    from hvtui.tui.screens.plan import PlanScreen
+    from tests.tui import scenes
+
+    app.push_screen(PlanScreen([scenes.delete_plan()]))
+
+
+async def show_editor(app: Any) -> None:
+    from hvtui.tui.screens.xml_editor import XmlEditorScreen
+    from tests.support.simulated_world import domain
+    from tests.tui import scenes
+
+    app.push_screen(XmlEditorScreen(scenes.varied_vms()[0], domain("web-01", disks=["/srv/web-01.qcow2"]).strip()))
+
+
+async def show_events(app: Any) -> None:
+    from tests.tui import scenes
+
+    app.events.extend(scenes.events())
+    app.go("events")
+
+
 SCENES = (
+    Scene("plan", keys=("G", *["k"] * 5), prepare=show_plan),
+    Scene("plan-delete", keys=("G", *["k"] * 3), prepare=show_delete),
+    Scene("jobs", keys=("J",), app=with_jobs),
+    Scene("fleet-job", app=with_jobs),
+    Scene("events", prepare=show_events),
+    Scene("host", keys=("H",)),
+    Scene("create", keys=("n",)),
+    Scene("xml-editor", prepare=show_editor),
+    Scene("help", keys=("question_mark",)),
+    Scene("palette", keys=("G", "ctrl+p")),
+    Scene("prompt", keys=("G", "k", "k", "k", "t")),
     Scene("fleet", keys=("G", *["k"] * 4)),
     Scene("fleet-marks", keys=("5", "2", "space", "space", "space")),
     Scene("fleet-filter", keys=("slash", *"tag:web", "down")),

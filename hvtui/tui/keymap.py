@@ -62,4 +62,4 @@ def bindings_for(scopes: Iterable[str]) -> BindingsMap:
     for action in actions_for(scopes):
         for key in keys_of(action):
             by_key.setdefault(key, []).append(action.id)
-    return BindingsMap([Binding(key, f"act({', '.join(map(repr, ids))})", show=False) for key, ids in by_key.items()])
+    return BindingsMap([Binding(key, f"act('{' '.join(ids)}')", show=False) for key, ids in by_key.items()])

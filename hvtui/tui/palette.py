@@ -6,7 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
+from host.text import fit
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, all_actions
 
@@ -19,19 +21,14 @@ class ActionProvider(Provider):
 
     async def discover(self) -> Hits:
         for action in self._applicable():
-            yield DiscoveryHit(_title(action), partial(self._hvtui.act, action.id), help=action.help or None)
+            yield DiscoveryHit(_title(action), partial(self._hvtui.act, action.id), text=action.title)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for action in self._applicable():
             score = matcher.match(f"{action.title} {action.id}")
             if score > 0:
-                yield Hit(
-                    score,
-                    matcher.highlight(_title(action)),
-                    partial(self._hvtui.act, action.id),
-                    help=action.help or None,
-                )
+                yield Hit(score, _title(action), partial(self._hvtui.act, action.id), text=action.title)
 
     @property
     def _hvtui(self) -> HvtuiApp:
@@ -42,6 +39,6 @@ class ActionProvider(Provider):
         return [action for action in all_actions() if action.applies(target) and action.scope in {"vm", "app"}]
 
 
-def _title(action: Action) -> str:
+def _title(action: Action) -> Content:
     key = keymap.shown_key(action)
-    return f"{action.title}  ({key})" if key else action.title
+    return Content.assemble(fit(action.title, 22), (fit(key, 8), "$text-accent"), (action.help, "$text-muted"))

@@ -12,9 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from host.connection import Link, LinkStatus, open_host
+from host.events import Event, EventKind
 from host.facts import NodeFacts
+from host.job_model import Job, JobState, JobStep, StepState
 from host.journal import Journal
 from host.load import HostLoad
+from host.plan import Danger, Plan, Step
 from hvtui.config import Config, Ui
 from hvtui.tui.app import HvtuiApp, Services
 from hvtui.tui.messages import JobsChanged, SnapshotChanged
@@ -159,12 +162,93 @@ def earlier(vm: Vm, step: int) -> Vm:
     return replace(vm, rates=replace(rates, net_receive_bytes_s=net, disk_read_bytes_s=disk))
 
 
+def plan(title: str, name: str, *steps: str, **changes: Any) -> Plan:
+    """A plan with these steps; nothing can run it."""
+    values: dict[str, Any] = {
+        "title": title, "host_uri": "qemu:///system", "command": ("vm", title.split()[0].lower(), name),
+        "steps": tuple(Step("scene.step", each, commands=(f"virsh edit {name}",)) for each in steps),
+        "vm_uuid": "00000000-0000-4000-8000-000000000001", "vm_name": name,
+    }  # fmt: skip
+    values.update(changes)
+    return Plan(**values)
+
+
+def delete_plan() -> Plan:
+    """A destructive plan, with what is lost and what stays."""
+    return plan(
+        "Delete web-03", "web-03", "Turn web-03 off", "Remove the definition of web-03, its NVRAM too",
+        "Delete the disk web-03.qcow2", danger=Danger.DESTRUCTIVE, command=("vm", "delete", "web-03", "--disk", "vda"),
+        losses=("the disk /var/lib/libvirt/images/web-03.qcow2, 3.1G, used by nothing else",),
+        keeps=("the ISO debian-12.iso in drive sda",), warnings=("web-03 runs: it is turned off first",),
+    )  # fmt: skip
+
+
+def stop_plan() -> Plan:
+    """A disruptive plan."""
+    return plan("Shut down web-01", "web-01", "Ask the guest agent of web-01 to shut down, else press its power button",
+                danger=Danger.DISRUPTIVE, command=("vm", "stop", "web-01"))  # fmt: skip
+
+
+def job(number: int, state: JobState, made: Plan, *, done: int = 0, fraction: float | None = None, **more: Any) -> Job:
+    """A job of `made` with `done` finished steps and the next one at `fraction`."""
+    steps = tuple(
+        JobStep(
+            i, each.verb, each.title,
+            StepState.DONE if i < done else StepState.RUNNING if i == done and fraction is not None
+            else StepState.FAILED if i == done and state is JobState.FAILED else StepState.PENDING,
+            fraction if i == done else None, "1.2G of 2.9G, 12 s left" if i == done and fraction is not None else "",
+        )
+        for i, each in enumerate(made.steps)
+    )  # fmt: skip
+    began = NOW - timedelta(minutes=200 - number)
+    values: dict[str, Any] = {
+        "id": number, "title": made.title, "state": state, "user": "ops", "host_uri": made.host_uri,
+        "vm_uuid": made.vm_uuid, "vm_name": made.vm_name, "command": made.command, "steps": steps, "plan": made,
+        "created_at": began, "started_at": began,
+        "finished_at": began + timedelta(seconds=9) if state.is_over else None,
+    }  # fmt: skip
+    values.update(more)
+    return Job(**values)
+
+
+def jobs() -> tuple[Job, ...]:
+    """Jobs in every state, newest first."""
+    create = plan("Create web-11", "web-11", "Make the disk web-11.qcow2, 20G", "Define web-11", "Start web-11",
+                  "Wait for its agent", command=("vm", "create", "web-11", "--from", "debian-12"))  # fmt: skip
+    return (
+        job(196, JobState.RUNNING, create, done=1, fraction=0.41),
+        job(195, JobState.DONE, stop_plan(), done=1),
+        job(194, JobState.FAILED, plan("Start legacy", "legacy", "Start legacy"), done=0, exit_code=1,
+            error="cannot start: unable to open disk image /srv/old/legacy.img: No such file or directory",
+            remedy="Put the disk image back, or take the disk out of the VM"),
+        job(193, JobState.INTERRUPTED, create, done=2),
+        job(192, JobState.CANCELLED, plan("Save standby", "standby", "Save standby"), done=0),
+        job(191, JobState.DONE, plan("Rename old-shop", "old-shop", "Rename shop to old-shop"), done=1),
+    )  # fmt: skip
+
+
+def events() -> tuple[Event, ...]:
+    """What happened lately, oldest first."""
+    told = (
+        ("web-03", EventKind.STARTED, "booted"), ("db-01", EventKind.IO_ERROR, "enospc on /srv/data/db-01-data.qcow2"),
+        ("db-01", EventKind.PAUSED, "disk error"), ("build-08", EventKind.STOPPED, "saved"),
+        ("mail", EventKind.AGENT, "connected"), ("print", EventKind.SHUTTING_DOWN, "by the host"),
+        ("old-shop", EventKind.CRASHED, "panicked"), ("legacy", EventKind.REBOOTED, ""),
+        ("web-01", EventKind.METADATA, ""), ("standby", EventKind.PAUSED, "by request"),
+    )  # fmt: skip
+    return tuple(
+        Event(kind, f"u{number}", name, detail, NOW - timedelta(seconds=97 * (len(told) - number)))
+        for number, (name, kind, detail) in enumerate(told)
+    )
+
+
 class StillApp(HvtuiApp):
     """The app on one snapshot: nothing arrives by itself."""
 
-    def __init__(self, services: Services, picture: Snapshot) -> None:
+    def __init__(self, services: Services, picture: Snapshot, shown_jobs: tuple[Job, ...] = ()) -> None:
         super().__init__(services)
         self.picture = picture
+        self.shown_jobs = shown_jobs
 
     def now(self) -> datetime:
         return NOW
@@ -174,15 +258,19 @@ class StillApp(HvtuiApp):
             vms = tuple(earlier(vm, step) for vm in self.picture.vms)
             self.post_message(SnapshotChanged(replace(self.picture, vms=vms)))
         self.post_message(SnapshotChanged(self.picture))
-        self.post_message(JobsChanged(()))
+        self.post_message(JobsChanged(self.shown_jobs))
 
 
 DARK = Config(ui=Ui(theme="dark", ascii=False))  # a test's own terminal chooses nothing
 
 
 def still_app(
-    picture: Snapshot | None = None, *, config: Config | None = None, uri: str = "test:///default"
+    picture: Snapshot | None = None,
+    *,
+    config: Config | None = None,
+    uri: str = "test:///default",
+    shown_jobs: tuple[Job, ...] = (),
 ) -> StillApp:
     """An app that shows `picture`; actions would work on the host of `uri`."""
     services = Services(host=open_host(uri, name="lab1"), journal=Journal(), config=config or DARK)
-    return StillApp(services, picture or snapshot())
+    return StillApp(services, picture or snapshot(), shown_jobs)

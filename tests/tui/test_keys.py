@@ -102,6 +102,29 @@ async def test_marked_vms_are_paused_in_one_go(app_on: Callable[..., HvtuiApp], 
     assert len(journal.jobs()) == len(marked)
 
 
+async def test_t_tags_a_vm_and_makes_the_first_one_where_there_is_none(
+    app_on: Callable[..., HvtuiApp], simulated: Host
+):
+    name = _first(simulated, 5)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("t")
+        await until(pilot, lambda: type(app.screen).__name__ == "PromptScreen")
+        await pilot.press("ctrl+u", "ctrl+k", *"blue", "enter")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen) or "changed" in shown(app).lines[-2])
+        if isinstance(app.screen, PlanScreen):
+            await pilot.press("enter")
+
+        def is_tagged() -> bool:
+            assert app.snapshot is not None
+            vm = next(vm for vm in app.snapshot.vms if vm.name == name)
+            return vm.config is not None and "blue" in vm.config.tags
+
+        await until(pilot, is_tagged)
+    assert actions.action_named("fleet.tiny").applies(actions.Target())  # type: ignore[union-attr]
+
+
 async def test_a_key_that_does_not_fit_says_why(app_on: Callable[..., HvtuiApp], simulated: Host):
     name = _first(simulated, 1)
     app = app_on(simulated)

@@ -97,11 +97,12 @@ class HvtuiScreen(Screen[None]):
         """One line for the user, in the status line; `role` is text, good, warn or bad."""
         self.query_one(StatusLine).say(text, role)
 
-    def action_act(self, *action_ids: str) -> None:
-        """Run the first of these actions that applies (what every key binding of this screen calls)."""
+    def action_act(self, action_ids: str) -> None:
+        """Run the first of these actions (ids with spaces between) that applies: what every key binding calls."""
         target = self.target()
-        found = (action_named(action_id) for action_id in action_ids)
-        chosen = next((action.id for action in found if action is not None and action.applies(target)), action_ids[-1])
+        ids = action_ids.split()
+        found = (action_named(action_id) for action_id in ids)
+        chosen = next((action.id for action in found if action is not None and action.applies(target)), ids[-1])
         self.hvtui.act(chosen)
 
     # The `:` line

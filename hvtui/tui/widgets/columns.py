@@ -15,6 +15,8 @@ from hvtui.tui.widgets.lines import Span, cells
 from vm.model import Vm, VmState
 
 NAME_MOST = 40
+NAME_WISH = 24
+WIDE = 100
 GAP = 2
 Cell: TypeAlias = Callable[[Vm, int], tuple[Span, ...]]
 SortKey: TypeAlias = Callable[[Vm], Any]
@@ -189,7 +191,9 @@ def fitted(chosen: Sequence[str], *, width: int, name_needs: int) -> Layout:
     columns = [BY_ID[column_id] for column_id in chosen if column_id in BY_ID]
     if BY_ID["name"] not in columns:
         columns.insert(0, BY_ID["name"])
-    while len(columns) > 1 and sum(c.width for c in columns) + GAP * (len(columns) - 1) > width:
+    # Where there is room for many columns, whole names come before the least of them.
+    wish = min(name_needs, NAME_WISH) - BY_ID["name"].width if width >= WIDE else 0
+    while len(columns) > 1 and sum(c.width for c in columns) + GAP * (len(columns) - 1) + max(wish, 0) > width:
         columns.remove(max(columns, key=lambda c: c.priority))
     spare = width - sum(c.width for c in columns) - GAP * (len(columns) - 1)
     name_extra = min(max(name_needs - BY_ID["name"].width, 0), spare) if len(columns) > 1 else spare
