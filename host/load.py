@@ -81,11 +81,13 @@ def images_directory(uri: str) -> Path:
 
 
 def busy_percent(before: CpuTimes | None, after: CpuTimes | None) -> float | None:
-    """The busy share in percent between two readings; None when one is missing, or the counters did not grow."""
+    """The busy share in percent between two readings; None when one is missing, or the counters did not
+    grow."""
     if before is None or after is None:
         return None
-    busy, idle = after.busy - before.busy, after.idle - before.idle
-    if busy < 0 or idle < 0 or busy + idle == 0:
+    busy = after.busy - before.busy
+    idle = max(after.idle - before.idle, 0.0)  # the kernel's iowait may go down a little (proc(5))
+    if busy < 0 or busy + idle == 0:
         return None
     return 100.0 * busy / (busy + idle)
 

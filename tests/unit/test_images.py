@@ -178,7 +178,7 @@ def test_each_way_of_qemu_img_to_fail_has_its_own_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error: type[HvtuiError], words: str
 ):
     (tmp_path / "disk").write_text("x")
-    monkeypatch.setattr(images, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(images, "_TIMEOUT_S", 1.0 if error is TimedOut else 60.0)
     fake_tool(tmp_path / "bin", monkeypatch, script)
     with pytest.raises(error, match=words):
         inspect(tmp_path / "disk")

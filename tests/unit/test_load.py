@@ -46,13 +46,16 @@ def test_the_busy_share_is_the_difference_of_two_readings():
     assert busy_percent(CpuTimes(100, 100), CpuTimes(130, 170)) == 30.0
 
 
+def test_idle_time_that_goes_down_a_little_counts_as_none():
+    assert busy_percent(CpuTimes(5, 5), CpuTimes(9, 4)) == 100.0
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         (None, CpuTimes(1, 1)),
         (CpuTimes(1, 1), None),
         (CpuTimes(5, 5), CpuTimes(1, 9)),
-        (CpuTimes(5, 5), CpuTimes(9, 1)),
         (CpuTimes(5, 5), CpuTimes(5, 5)),
     ],
 )
@@ -72,7 +75,7 @@ def test_the_local_host_tells_all_from_the_kernel_with_no_libvirt_call():
 
 def test_a_single_reading_can_wait_for_the_cpu():
     host = open_host("qemu:///session")
-    share = read_load(host, settle_s=0.05).cpu_percent
+    share = read_load(host, settle_s=0.2).cpu_percent
     assert share is not None
     assert 0 <= share <= 100
 
