@@ -1,9 +1,9 @@
 """A libvirtd of the test's own: real, root, with QEMU guests, and without a trace on the machine.
 
 virtlogd and libvirtd run in fresh mount, PID, network, UTS and IPC namespaces, with their own directories mounted over
-/run/libvirt, /var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt and /etc/libvirt. The machine's own libvirtd, its
-VMs, networks and cgroups are neither used nor seen. Their sockets live in a short directory under the temporary
-directory (a Unix socket's path has at most 107 bytes), so tests reach them from outside.
+/run/libvirt, /var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt, /etc/libvirt and /run/lock. The machine's own
+libvirtd, its VMs, networks and cgroups are neither used nor seen. Their sockets live in a short directory under the
+temporary directory (a Unix socket's path has at most 107 bytes), so tests reach them from outside.
 
 Everything ends with the context, and with the test process itself when that is killed: the first process of the
 namespace ends when its standard input, a pipe from the test process, closes; the kernel then kills the namespace.
@@ -36,6 +36,7 @@ MOUNTS = {
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
     "etc": "/etc/libvirt",
+    "lock": "/run/lock",  # a console that was open when libvirtd was killed leaves a lock there
 }
 # Control groups and machined are the machine's own: a second libvirtd must not place its guests there.
 HIDDEN = ("/sys/fs/cgroup", "/run/dbus")
