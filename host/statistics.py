@@ -14,6 +14,8 @@ from typing import Any
 
 import libvirt
 
+from host.rates import VmRates as VmRates
+
 GROUPS = (
     libvirt.VIR_DOMAIN_STATS_STATE
     | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
@@ -48,19 +50,6 @@ class Sample:
     memory_bytes: int | None = None
     memory_max_bytes: int | None = None
     memory_used_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VmRates:
-    """Rates between two samples; None where a counter was reset or is not known. `cpu_percent` is of all vCPUs:
-    100 means every vCPU busy; `steal_percent` is the share of time the vCPUs waited for a host CPU."""
-
-    cpu_percent: float | None = None
-    steal_percent: float | None = None
-    disk_read_bytes_s: float | None = None
-    disk_write_bytes_s: float | None = None
-    net_receive_bytes_s: float | None = None
-    net_send_bytes_s: float | None = None
 
 
 def read_samples(connection: Any, uuids: Collection[str] | None = None) -> dict[str, Sample]:

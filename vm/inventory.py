@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import libvirt
 
 from host.connection import Host
 from host.errors import NotFound, UsageError
 from host.text import printable
-from vm.model import Vm, VmConfig
+from vm.model import Vm
 from vm.states import reason_of, state_of
+
+if TYPE_CHECKING:
+    from vm.configuration import VmConfig
 
 Handles: TypeAlias = dict[str, Any]  # uuid -> virDomain: what saves a look-up call a VM
 
@@ -32,8 +35,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _GLOB = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Flags:
+class _Flags(NamedTuple):
     """The uuids of the VMs that have each flag."""
 
     autostart: frozenset[str]
@@ -187,6 +189,7 @@ def _handles(connection: Any, uuids: Collection[str], handles: Mapping[str, Any]
 
 def _read_config(domain: Any, vm: Vm, pending: bool) -> Vm | None:
     from vm import domain_xml  # here: a plain list needs no XML parser
+    from vm.configuration import VmConfig
 
     xml = _try(domain.XMLDesc, 0)
     if xml is None:

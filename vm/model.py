@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from host.statistics import VmRates as VmRates
+from host.rates import VmRates as VmRates
 
-if TYPE_CHECKING:  # for types only: a list of VMs on the command line must not load what reads a host
-    from host.connection import Link
-    from host.facts import NodeFacts
-    from host.load import HostLoad
+if TYPE_CHECKING:
+    from vm.configuration import Disk as Disk
+    from vm.configuration import Nic as Nic
+    from vm.configuration import VmConfig as VmConfig
+    from vm.snapshot import Snapshot as Snapshot
 
 
 class VmState(StrEnum):
@@ -39,66 +41,6 @@ class VmState(StrEnum):
 
 
 ACTIVE_STATES = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A disk of the VM. `source` is a path, a volume as pool/volume, or a URL; empty for an empty drive."""
-
-    target: str  # vda
-    bus: str  # virtio, sata, ...
-    device: str  # disk, cdrom, floppy, lun
-    source: str
-    source_type: str  # file, block, volume, network, dir
-    driver_format: str  # qcow2, raw
-    read_only: bool = False
-    shareable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """A network interface. `source` is the network's or the bridge's name."""
-
-    mac: str
-    model: str
-    source_type: str  # network, bridge, direct, user
-    source: str
-    target: str = ""  # vnet3 while running
-
-
-@dataclass(frozen=True, slots=True)
-class VmConfig:
-    """What the domain XML says, as far as lists and details show it. `agent_connected` is None while not running."""
-
-    title: str = ""
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    owner: str = ""
-    os_id: str = ""  # the libosinfo id
-    virtualization: str = ""  # kvm, qemu, test
-    machine: str = ""
-    firmware: str = "bios"  # bios, uefi, kernel (direct boot)
-    cpu_mode: str = ""
-    memory_bytes: int = 0
-    memory_max_bytes: int = 0
-    vcpus: int = 0
-    vcpus_max: int = 0
-    disks: tuple[Disk, ...] = ()
-    nics: tuple[Nic, ...] = ()
-    has_agent_channel: bool = False
-    agent_connected: bool | None = None
-    has_serial_console: bool = False
-    has_balloon: bool = False
-    has_rng: bool = False
-    has_tpm: bool = False
-    graphics: tuple[str, ...] = ()  # "vnc 127.0.0.1:5900", "vnc socket"
-    host_devices: int = 0
-    pending_changes: bool = False  # live and next-boot configuration differ
-
-    @property
-    def is_emulated(self) -> bool:
-        """True when QEMU emulates the CPU (10 to 50 times slower than KVM)."""
-        return self.virtualization == "qemu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +81,19 @@ class Vm:
 
 ALARMING_REASONS = frozenset({"disk error", "watchdog", "crashed", "post-copy failed"})
 
+# Classes that a plain list on the command line does not need; making each costs it more than a millisecond.
+_ELSEWHERE = {
+    "Disk": "vm.configuration",
+    "Nic": "vm.configuration",
+    "VmConfig": "vm.configuration",
+    "Snapshot": "vm.snapshot",
+}
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything the screen shows of one host at one instant. A new one replaces it; nothing in it changes.
 
-    `read_at_s` is the time.monotonic() instant of the last successful reading; while `link` is not up, the data are
-    stale since then. `facts` is None until they were read once.
-    """
-
-    host_name: str
-    uri: str
-    vms: tuple[Vm, ...]
-    load: HostLoad
-    link: Link
-    read_at_s: float
-    facts: NodeFacts | None = None
+def __getattr__(name: str) -> type:
+    """Load a class of _ELSEWHERE when it is first named."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: type = getattr(import_module(_ELSEWHERE[name]), name)
+    globals()[name] = found
+    return found

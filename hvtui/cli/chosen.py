@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from host.errors import UsageError
 from hvtui.cli.session import Session
 from vm import inventory
-from vm.model import Vm
+
+if TYPE_CHECKING:
+    from vm.model import Vm
 
 
 def chosen_vms(session: Session, names: Sequence[str], *, config: bool = False) -> tuple[Vm, ...]:

@@ -80,7 +80,7 @@ COLUMNS: tuple[Column[Job], ...] = (
         "When it was asked for, ISO 8601.",
         lambda job: _iso(job.created_at),
         lambda job: _local(job.created_at),
-        "CREATED",
+        title="CREATED",
         in_table=True,
     ),
     Column("started_at", "When it began, or null.", lambda job: _iso(job.started_at)),

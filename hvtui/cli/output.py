@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeAlias, TypeVar
 
@@ -35,21 +34,26 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@dataclass(frozen=True, slots=True)
 class Column(Generic[Item]):
     """One stable key of a noun: its JSON value, its cell in a table, and its meaning in the reference.
 
     `extra` columns cost a call a thing (or are long): they are shown only when asked for by name or --details.
     """
 
-    key: str
-    meaning: str
-    value: Callable[[Item], Json]
-    cell: Callable[[Item], str] | None = None
-    title: str = ""
-    right: bool = False
-    in_table: bool = False
-    extra: bool = False
+    def __init__(
+        self,
+        key: str,
+        meaning: str,
+        value: Callable[[Item], Json],
+        cell: Callable[[Item], str] | None = None,
+        *,
+        title: str = "",
+        right: bool = False,
+        in_table: bool = False,
+        extra: bool = False,
+    ) -> None:
+        self.key, self.meaning, self.value, self.cell = key, meaning, value, cell
+        self.title, self.right, self.in_table, self.extra = title or key.upper(), right, in_table, extra
 
     def text(self, item: Item) -> str:
         """The cell of a table, harmless to show."""
@@ -101,7 +105,7 @@ def write_list(
         shown = tuple(column for column in columns if details or not column.extra)
     if output is Format.TABLE:
         write_table(
-            [column.title or column.key.upper() for column in shown],
+            [column.title for column in shown],
             [[column.text(item) for column in shown] for item in items],
             right=[column.right for column in shown],
         )

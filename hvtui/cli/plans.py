@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from host.connection import default_uri
 from host.errors import Cancelled, UsageError
 from host.plan import Danger, Plan
 from host.text import printable
@@ -34,7 +35,8 @@ def plan_text(plan: Plan, *, diff: bool = True) -> str:
 
 def same_as(plan: Plan) -> str:
     """The equivalent command line, safe to show and to paste."""
-    return printable(shlex.join(("hvtui", "--headless", *plan.command)), limit=2000)
+    there = () if plan.host_uri.startswith("test:") or plan.host_uri == default_uri() else ("--connect", plan.host_uri)
+    return printable(shlex.join(("hvtui", "--headless", *there, *plan.command)), limit=2000)
 
 
 def xml_diff(plan: Plan) -> list[str]:

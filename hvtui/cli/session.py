@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hvtui.cli.output import Format
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
     from host.connection import Host
     from host.journal import Journal
     from hvtui.config import Config
 
 
-@dataclass(slots=True)
 class Session:
     """The common options (grammar.py documents them) and what they lead to. `open_screen` starts the TUI."""
 
-    open_screen: Callable[[Session], int] | None = None
-    given: dict[str, Any] = field(default_factory=dict)
-    _host: Host | None = None
-    _journal: Journal | None = None
-    _config: Config | None = None
+    def __init__(
+        self, *, open_screen: Callable[[Session], int] | None = None, given: dict[str, Any] | None = None
+    ) -> None:
+        self.open_screen = open_screen
+        self.given: dict[str, Any] = given or {}
+        self._host: Host | None = None
+        self._journal: Journal | None = None
+        self._config: Config | None = None
+        self._directory: TemporaryDirectory[str] | None = None
 
     @property
     def output(self) -> Format:
@@ -82,13 +87,23 @@ class Session:
         if self._journal is None:
             from host.journal import Journal
 
-            self._journal = Journal()
+            self._journal = Journal(self._private_path()) if self.given.get("demo") else Journal()
         return self._journal
 
     def close(self) -> None:
         """Close the connection without waiting for a daemon that does not answer."""
         if self._host is not None:
             self._host.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def _private_path(self) -> Path:
+        """Where the simulated host's jobs are kept: they go with its world, and need no permission."""
+        from pathlib import Path
+        from tempfile import TemporaryDirectory
+
+        self._directory = TemporaryDirectory(prefix="hvtui-demo-")
+        return Path(self._directory.name) / "journal.db"
 
     def _demo(self) -> Host:
         from vm.demo import demo_host

@@ -9,12 +9,12 @@ from host.units import format_bytes
 from hvtui.cli.grammar import Noun, Verbs, name_argument, names_argument, option, verb
 from hvtui.cli.output import Column, Format, narrate, plain, record, write_facts, write_json, write_list, write_text
 from hvtui.cli.session import Session
-from vm.model import Disk, Nic, Vm, VmConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from host.plan import Json
+    from vm.model import Disk, Nic, Vm, VmConfig
 
 VERBS: Verbs = {
     "list": ("hvtui.cli.vm:list_", "List VMs and their states."),
@@ -109,7 +109,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
         "Memory the guest has now, or would get.",
         lambda vm: vm.memory_bytes or None,
         _size(lambda vm: vm.memory_bytes),
-        "MEMORY",
+        title="MEMORY",
         right=True,
         in_table=True,
     ),
@@ -118,7 +118,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
         "The most memory it may have.",
         lambda vm: vm.memory_max_bytes or None,
         _size(lambda vm: vm.memory_max_bytes),
-        "MOST",
+        title="MOST",
         right=True,
     ),
     Column(
@@ -126,7 +126,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
         "Memory used inside, told by the guest's balloon driver, else null.",
         lambda vm: vm.memory_used_bytes,
         _size(lambda vm: vm.memory_used_bytes),
-        "USED",
+        title="USED",
         right=True,
     ),
     Column("autostart", "True when it starts with the host.", lambda vm: vm.autostart, in_table=True),

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,6 +47,10 @@ def watch(
     host = session.host()
     wanted = _wanted(session, names)
     watcher = _Watcher(host, wanted, writer(session, WATCH_KEYS), None if no_rates else interval)
+    if session.given.get("demo"):
+        from vm.demo import simulated_samples
+
+        watcher.read_samples = simulated_samples
     watcher.run(1 if once else count)
 
 
@@ -72,6 +76,7 @@ class _Watcher:
         self.interval_s = interval_s
         self.known: dict[str, Vm] = {}
         self.samples: dict[str, Sample] = {}
+        self.read_samples: Callable[[Any], dict[str, Sample]] = read_samples
 
     def run(self, readings: int | None) -> None:
         """Tell everything until `readings` readings of rates were told, or for ever."""
@@ -124,7 +129,7 @@ class _Watcher:
         if self.interval_s is None:
             return
         with self.host.calls("read statistics", self.host.name) as connection:
-            samples = read_samples(connection)
+            samples = self.read_samples(connection)
         for uuid, sample in samples.items() if tell else ():
             vm = self.known.get(uuid)
             if vm is not None:

@@ -153,3 +153,10 @@ def test_host_show_has_facts_and_load(hv: Command) -> None:
 def test_the_simulated_host_needs_no_hypervisor(hv: Command) -> None:
     vms = hv("--demo", "vm", "list", "-o", "json", connect=None).json
     assert len(vms) >= 25
+
+
+def test_the_simulated_host_keeps_its_jobs_to_itself(hv: Command) -> None:
+    off = hv("--demo", "vm", "list", "--filter", "state:off", "-o", "json", connect=None).json[0]["name"]
+    assert hv("--demo", "vm", "start", off, connect=None).code == 0
+    assert hv("job", "list", "-o", "json").json == []
+    assert hv("--demo", "job", "list", "-o", "json", connect=None).json == []

@@ -37,13 +37,16 @@ def imported_by(*words: str, uri: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_a_list_loads_no_interface_and_nothing_it_does_not_use(tmp_path: Path) -> None:
-    # The in-process driver of the other fixtures needs the XML for memory; a daemon's list does not.
-    modules = imported_by("--headless", "vm", "list", "-o", "json", uri="qemu:///system")
+def test_a_list_loads_no_interface_and_nothing_it_does_not_use(simulated_uri: str) -> None:
+    modules = imported_by("--headless", "vm", "list", "-o", "json", uri=simulated_uri)
     assert "hvtui.cli.vm" in modules
     assert not modules & HEAVY
     assert not modules & UNUSED_BY_LISTS
-    assert not {name for name in modules if name.startswith(("hvtui.tui", "host.job", "vm.lifecycle"))}
+    assert not {
+        name
+        for name in modules
+        if name.startswith(("hvtui.tui", "host.j", "host.statistics", "host.facts", "vm.lifecycle", "vm.snapshot"))
+    }
 
 
 @pytest.mark.parametrize("words", [("vm", "start", "build-07"), ("job", "list"), ("host", "show"), ("vm", "--help")])
@@ -156,6 +159,12 @@ def test_watch_once_tells_every_state_and_ends(process: Command) -> None:
     assert result.code == 0
     assert {line["vm"] for line in lines if line["kind"] == "state"} >= {"web-01", "build-07"}
     assert {line["vm"] for line in lines if line["kind"] == "rates"} >= {"web-01"}
+
+
+def test_the_simulated_hosts_rates_move(process: Command) -> None:
+    lines = process("--demo", "vm", "watch", "--count", "1", "--interval", "0.5", HVTUI_URI="").out.splitlines()
+    rates = [json.loads(line) for line in lines if '"rates"' in line]
+    assert any(line["cpu_percent"] for line in rates)
 
 
 def test_watch_of_some_tells_of_those(process: Command) -> None:
