@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def leave(code: int) -> NoReturn:
     import atexit
 
     atexit._run_exitfuncs()  # noqa: SLF001 - what others registered (coverage, logging) still runs
-    sys.stderr.flush()
+    with suppress(OSError):  # its terminal may be gone
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -167,13 +169,12 @@ def _open_screen(session: Session) -> int:
     host = session.host()
     from hvtui.tui.app import run as run_screen
 
-    run_screen(
+    return run_screen(
         host=host,
         config=session.config(),
         journal=session.journal(),
         simulated_samples=_simulated_samples() if session.given.get("demo") else None,
     )
-    return 0
 
 
 def _simulated_samples() -> ReadSamples:

@@ -27,6 +27,7 @@ from host.text import printable
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Target, action_named
 from hvtui.tui.bridge import Bridge, Services
+from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets.command_line import Choice
@@ -63,7 +64,7 @@ class HvtuiApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = []
 
     def __init__(self, services: Services) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.services = services
         self.snapshot: Snapshot | None = None
         self.jobs: tuple[Job, ...] = ()
@@ -90,9 +91,15 @@ class HvtuiApp(App[None]):
             self._filters.append(symbols.AsciiFilter())
         self.theme = theme
 
+    async def on_load(self) -> None:
+        """Called before the terminal is taken: from here on, signals that end a program give it back first."""
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._ended_by, number)
+
+    def _ended_by(self, number: signal.Signals) -> None:
+        self.exit(return_code=128 + number)  # as a shell tells of a program that a signal ended
+
     async def on_mount(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.go("fleet")
         self.start_services()
 
@@ -300,9 +307,9 @@ def _screen_class(name: str) -> type[Screen[None]]:
     return cast("type[Screen[None]]", getattr(import_module(module), class_name))
 
 
-def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> None:
-    """Show the terminal interface until the user quits. The caller closes host and journal. Raises what ended it
-    other than the user, once the terminal is restored."""
+def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> int:
+    """Show the terminal interface until the user quits; returns the exit code. The caller closes host and journal.
+    Raises what ended it other than the user or a signal, once the terminal is restored."""
     if simulated_samples is None and host.is_simulated:
         from vm import demo
 
@@ -312,3 +319,4 @@ def run(*, host: Host, config: Config, journal: Journal, simulated_samples: Read
     app.run()
     if app.failure is not None:
         raise app.failure
+    return app.return_code or 0

@@ -152,8 +152,8 @@ LEAVES_ALTERNATE_SCREEN = b"\x1b[?1049l"
 SHOWS_CURSOR = b"\x1b[?25h"
 
 
-@pytest.mark.parametrize("how", ["q", "ctrl+c", "SIGTERM", "SIGHUP"])
-def test_the_terminal_is_restored_however_it_ends(how: str):
+@pytest.mark.parametrize(("how", "code"), [("q", 0), ("ctrl+c", 0), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_the_terminal_is_restored_however_it_ends(how: str, code: int):
     def act(pid: int, terminal: int) -> None:
         if how == "q":
             os.write(terminal, b"q")
@@ -163,7 +163,7 @@ def test_the_terminal_is_restored_however_it_ends(how: str):
             os.kill(pid, getattr(signal, how))
 
     status, output = _in_terminal(act=act)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert os.waitstatus_to_exitcode(status) == code
     tail = output[-600:]
     assert LEAVES_ALTERNATE_SCREEN in tail
     assert SHOWS_CURSOR in tail
