@@ -7,7 +7,6 @@ for the end of a ctrl+z and set everything up a second time.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import IO, Any, cast
 
@@ -30,7 +29,7 @@ class TerminalDriver(LinuxDriver):
             super()._sigcont_application(*signal_and_frame)
         elif self._writer_thread is not None:
             size = Size(*self._get_terminal_size())
-            asyncio.run_coroutine_threadsafe(self._app._post_message(events.Resize(size, size)), loop=self._loop)
+            self._loop.call_soon_threadsafe(self._app.post_message, events.Resize(size, size))
 
 
 class _Output:
