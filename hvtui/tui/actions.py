@@ -7,12 +7,12 @@ actions themselves are declared in catalogue.py (whole program, VMs, fleet) and 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from host.connection import Host
+from host.job_model import Job
 from host.plan import Danger, Plan
 from vm.model import Vm
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an action works on: the marked VMs, or the one under the cursor. `is_live` is False on a lost link."""
+    """What an action works on: the marked VMs, or the one under the cursor (on the jobs screen: the job). `is_live` is
+    False on a lost link."""
 
     vms: tuple[Vm, ...] = ()
     is_live: bool = True
     read_only: bool = False
+    job: Job | None = None
 
 
 Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
@@ -123,11 +125,8 @@ def actions_for(scopes: Iterable[str]) -> tuple[Action, ...]:
 def on_screen(method: str) -> Handler:
     """A handler that calls the method `method` (no arguments; plain or async) of the screen that is shown."""
 
-    async def call(app: HvtuiApp, _target: Target) -> None:
-        function: Callable[[], Any] | None = getattr(app.screen, method, None)
-        if function is not None:
-            result = function()
-            if inspect.isawaitable(result):
-                await result
+    def call(app: HvtuiApp, _target: Target) -> Awaitable[None] | None:
+        function: Callable[[], Awaitable[None] | None] | None = getattr(app.screen, method, None)
+        return function() if function is not None else None
 
     return call

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +24,7 @@ from host.job_model import Job, JobState
 from host.plan import Danger, Plan
 from host.text import printable
 from hvtui.tui import catalogue, keymap, symbols, themes
-from hvtui.tui.actions import Action, Target, action_named
+from hvtui.tui.actions import Action, Handler, Target, action_named
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
@@ -87,6 +86,7 @@ class HvtuiApp(App[None]):
         if self.no_color:
             theme = themes.ANSI.name
             self._filters[:] = [NoColor()]
+        self.animation_level = "none"  # nothing moves by itself: each step of an animation goes over the wire
         if ui.ascii or (ui.ascii is None and symbols.needs_ascii(os.environ)):
             self._filters.append(symbols.AsciiFilter())
         self.theme = theme
@@ -159,10 +159,14 @@ class HvtuiApp(App[None]):
         if choice is None:
             self.say(f"nothing is called {text!r}", "warn")
         elif choice.vm_uuid:
-            self.go("fleet")
-            self.call_after_refresh(self._go_to_vm, choice.vm_uuid)
+            self.go_to_vm(choice.vm_uuid)
         else:
             self.act(choice.action_id)
+
+    def go_to_vm(self, uuid: str) -> None:
+        """Show the list with the cursor on that VM."""
+        self.go("fleet")
+        self.call_after_refresh(self._go_to_vm, uuid)
 
     def _go_to_vm(self, uuid: str) -> None:
         from hvtui.tui.screens.fleet import FleetScreen
@@ -183,24 +187,39 @@ class HvtuiApp(App[None]):
     def act(self, action_id: str) -> None:
         """Run the action of that id on what the shown screen means; a problem is said in the status line."""
         action = action_named(action_id)
-        if action is not None:
-            self.run_worker(self._act(action), name=action_id, group="actions")
-
-    async def _act(self, action: Action) -> None:
+        if action is None:
+            return
         selected = self.selected()
         if not action.applies(selected):
             self.say(why_not(action, selected), "warn")
             return
         target = action.narrowed(selected)
+        if action.plan is not None:
+            self._work(self._plan_and_propose(action.plan, target, action.done))
+        elif action.handler is not None:
+            self._handle(action.handler, target)
+
+    def _handle(self, handler: Handler, target: Target) -> None:
+        """Call a handler at once; what it leaves to be awaited goes on in a worker."""
         try:
-            if action.handler is not None:
-                result = action.handler(self, target)
-                if inspect.isawaitable(result):
-                    await result
-            elif action.plan is not None:
-                await self.propose(await self.plan_each(action.plan, target), done=action.done)
+            rest = handler(self, target)
         except HvtuiError as error:
             self.say(str(error), "bad")
+            return
+        if rest is not None:
+            self._work(rest)
+
+    def _work(self, rest: Awaitable[object]) -> None:
+        async def guarded() -> None:
+            try:
+                await rest
+            except HvtuiError as error:
+                self.say(str(error), "bad")
+
+        self.run_worker(guarded(), group="actions")
+
+    async def _plan_and_propose(self, plan: Callable[..., Plan], target: Target, done: str) -> None:
+        await self.propose(await self.plan_each(plan, target), done=done)
 
     def selected(self) -> Target:
         """What an action would work on now."""
@@ -212,17 +231,26 @@ class HvtuiApp(App[None]):
         host = self.services.host
         return await self.bridge.call(lambda: tuple(plan(host, vm) for vm in target.vms))
 
-    async def propose(self, plans: Sequence[Plan], *, done: str = "") -> bool:
+    async def propose(
+        self,
+        plans: Sequence[Plan],
+        *,
+        done: str = "",
+        ask: bool = False,
+        accepted: Callable[[], None] | None = None,
+    ) -> bool:
         """Show the plans, and run them when accepted; True when they ran and all ended well. Harmless plans without
-        warnings run at once (unless the configuration says otherwise). `done` is the past tense for the status line.
-        Call it from a worker (every action's handler is one)."""
+        warnings run at once (unless `ask` or the configuration says otherwise). `done` is the past tense for the
+        status line; `accepted` is called before they run. Call it from a worker (every action's handler is one)."""
         if not plans:
             return False
-        if not self._may_run_at_once(plans):
+        if ask or not self._may_run_at_once(plans):
             from hvtui.tui.screens.plan import PlanScreen
 
             if not await self.push_screen_wait(PlanScreen(plans)):
                 return False
+        if accepted is not None:
+            accepted()
         runnable = [plan for plan in plans if not plan.blockers]
         outcomes = await self.bridge.run_plans(runnable)
         await self._tell(runnable, outcomes, done)
@@ -247,7 +275,7 @@ class HvtuiApp(App[None]):
             self.say(f"{len(failed)} of {len(plans)} failed: {words}" if len(plans) > 1 else words, "bad")
             return
         what = (plans[0].vm_name or plans[0].title) if len(plans) == 1 else f"{len(plans)} VMs"
-        jobs = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+        jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
         self.say(f"{done or 'done:'} {what} · {number}{hint}", "good")
@@ -288,6 +316,9 @@ class HvtuiApp(App[None]):
 
 def why_not(action: Action, target: Target) -> str:
     """Why an action does not apply to what is selected, in one line."""
+    if action.noun == "job":
+        job = target.job
+        return f"{action.title}: {f'not a job that is {job.state.value}' if job else 'no job is selected'}"
     if not target.vms:
         return f"{action.title}: no VM is selected"
     if not target.is_live:

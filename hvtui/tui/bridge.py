@@ -127,15 +127,7 @@ class Bridge:
         if plan.long and not services.host.is_simulated:
             job = await self.call(jobs.start_detached, plan, services.host, services.journal)
             return await self.job_end(job.id)
-        async with self._runner_slots:
-            self.watch_jobs()
-            self.running_here += 1
-            try:
-                job = await self.call(jobs.submit, plan, services.host, services.journal)
-            finally:
-                self.running_here -= 1
-        self.watch_jobs()
-        return job
+        return await self._run_here(jobs.submit, plan)
 
     async def run_plans(self, plans: Sequence[Plan]) -> tuple[Job | HvtuiError, ...]:
         """Run plans side by side, a few at once; one result each, in order. Raises nothing for a failed one."""
@@ -147,6 +139,37 @@ class Bridge:
                 return error
 
         return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
+
+    async def restart_job(self, job: Job) -> Job:
+        """Go on with a job that ended early, and await its end; a long one in a process of its own. Raises
+        HvtuiError."""
+        from host import jobs
+        from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
+
+        services = self._services
+        if job.plan.long and not services.host.is_simulated:
+            begun = await self.call(jobs.restart_detached, job.id, services.host, services.journal)
+            return await self.job_end(begun.id)
+        return await self._run_here(jobs.restart, job.id)
+
+    async def roll_back_job(self, job: Job) -> Job:
+        """Take back what a job made that ended early, and await the end of that. Raises HvtuiError."""
+        from host import jobs
+        from vm import steps as steps  # the same
+
+        return await self._run_here(jobs.rollback, job.id)
+
+    async def _run_here(self, function: Callable[[T, Host, Journal], Job], what: T) -> Job:
+        """Work on a job in a thread of this process, which quitting would cut off."""
+        async with self._runner_slots:
+            self.watch_jobs()
+            self.running_here += 1
+            try:
+                job = await self.call(function, what, self._services.host, self._services.journal)
+            finally:
+                self.running_here -= 1
+        self.watch_jobs()
+        return job
 
     async def job_end(self, job_id: int) -> Job:
         """Await the end of a job that another process runs."""

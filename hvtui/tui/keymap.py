@@ -57,9 +57,13 @@ def display(key: str) -> str:
 
 def bindings_for(scopes: Iterable[str]) -> BindingsMap:
     """The key bindings of a screen that shows the actions of `scopes`. Actions that share a key are tried in the
-    scopes' order: the first that applies is run."""
+    scopes' order: the first that applies is run. `act_first` (see HvtuiScreen) keeps fast typing in order."""
     by_key: dict[str, list[str]] = {}
     for action in actions_for(scopes):
         for key in keys_of(action):
             by_key.setdefault(key, []).append(action.id)
-    return BindingsMap([Binding(key, f"act('{' '.join(ids)}')", show=False) for key, ids in by_key.items()])
+    return BindingsMap(
+        Binding(key, f"{method}('{' '.join(ids)}')", show=False, priority=method == "act_first")
+        for key, ids in by_key.items()
+        for method in ("act_first", "act")
+    )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
 
 
+HELP_WIDTH = 42  # one line a command at 80 columns
+
+
 class ActionProvider(Provider):
     """The actions that apply to what is selected below the palette."""
 
@@ -39,6 +42,11 @@ class ActionProvider(Provider):
         return [action for action in all_actions() if action.applies(target) and action.scope in {"vm", "app"}]
 
 
+def _cut(text: str) -> str:
+    return fit(text, HELP_WIDTH).rstrip()
+
+
 def _title(action: Action) -> Content:
     key = keymap.shown_key(action)
-    return Content.assemble(fit(action.title, 22), (fit(key, 8), "$text-accent"), (action.help, "$text-muted"))
+    help_text = (_cut(action.help), "$text-muted not bold")
+    return Content.assemble(fit(action.title, 22), (fit(key, 8), "$text-accent"), help_text)

@@ -105,6 +105,7 @@ _PALETTES: dict[str, Palette] = {}
 def textual_theme(colors: Colors) -> Theme:
     """The Textual theme for dialogs, inputs and everything styled by hvtui.tcss."""
     variables = {
+        "chart": colors.chart,
         "text-muted": colors.dim,
         "text-disabled": colors.faint,
         "text-primary": colors.accent,

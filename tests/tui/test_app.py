@@ -17,6 +17,7 @@ import pytest
 from host.connection import Host
 from host.errors import HvtuiError, NotFound
 from host.plan import Danger, Plan
+from hvtui.tui.actions import Target, on_screen
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.widgets.grid import Grid
@@ -102,10 +103,16 @@ async def test_a_failing_action_says_cause_and_remedy_in_one_line(app_on: Callab
         async def failing() -> None:
             raise HvtuiError("it broke\x1b[31m", about="web", remedy="Mend it")
 
-        app.screen.undo_last = failing  # type: ignore[attr-defined]
-        from hvtui.tui.actions import Action, on_screen
+        def failing_at_once() -> None:
+            raise HvtuiError("it broke at once")
 
-        await app._act(Action(id="x.y", keys=(), title="x", handler=on_screen("undo_last")))
+        app.screen.late = failing  # type: ignore[attr-defined]
+        app.screen.soon = failing_at_once  # type: ignore[attr-defined]
+        app._handle(on_screen("soon"), Target())
+        await pilot.pause()
+        assert "× it broke at once" in shown(app).lines[-2]
+        app._handle(on_screen("late"), Target())
+        await until(pilot, lambda: "web" in shown(app).lines[-2])
         assert "× web: it broke\\e[31m. Mend it" in shown(app).lines[-2]
 
 

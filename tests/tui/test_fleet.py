@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from rich.cells import cell_len
+from textual import events
+from textual.widgets import Input
 
 from hvtui.config import Config, Ui
 from hvtui.tui import symbols
@@ -46,6 +48,31 @@ async def test_the_filter_narrows_as_one_types_and_esc_clears_it():
         await pilot.press("escape")
         assert len(grid.shown) == 24
         assert grid.current.name == "web-03"
+
+
+async def test_a_filter_that_nothing_matches_says_how_to_get_out():
+    app = scenes.still_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("slash", *"xyzzy")
+        assert "nothing matches; esc shows all" in shown(app).text
+        assert "0 of 24 VMs" in shown(app).lines[1]
+
+
+async def test_keys_typed_faster_than_they_are_painted_go_where_they_were_meant():
+    app = scenes.still_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        for key, character in (("G", "G"), ("slash", "/"), *((c, c) for c in "stop"), ("enter", None), ("k", "k")):
+            app.post_message(events.Key(key, character))
+        await pilot.pause()
+        await pilot.pause()
+        assert app.screen.query_one("#filter").value == "stop"  # type: ignore[attr-defined]
+        assert not isinstance(app.focused, Input)
+        for key, character in ((":", ":"), ("v", "v"), ("p", "p"), ("n", "n")):
+            app.post_message(events.Key("colon" if key == ":" else key, character))
+        await pilot.pause()
+        await pilot.pause()
+        assert app.screen.query_one("#command").value == "vpn"  # type: ignore[attr-defined]
 
 
 async def test_an_unfinished_filter_keeps_the_last_good_one_and_says_so_calmly():

@@ -77,7 +77,7 @@ async def test_shut_down_asks_first_and_esc_changes_nothing(
         await _on(pilot, name)
         await pilot.press("S")
         await until(pilot, lambda: isinstance(app.screen, PlanScreen))
-        assert "same as: hvtui --headless vm stop" in shown(app).text
+        await until(pilot, lambda: "hvtui --headless vm stop" in shown(app).text)
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, FleetScreen))
         assert journal.jobs() == ()

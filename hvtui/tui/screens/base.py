@@ -19,6 +19,7 @@ from hvtui.tui.actions import Target, action_named
 from hvtui.tui.widgets.command_line import CommandLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.header import Header
+from hvtui.tui.widgets.lines import Lines
 from vm.model import Snapshot, Vm
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class HvtuiScreen(Screen[None]):
     """
 
     SCOPES: ClassVar[tuple[str, ...]] = ()
+    IS_TYPED_INTO: ClassVar[bool] = False  # letters go into its text: the footer leaves out what they do elsewhere
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +53,7 @@ class HvtuiScreen(Screen[None]):
         with Horizontal(id="command-row"):
             yield Static(":", id="command-sign")
             yield CommandLine()
-        yield Footer((*self.SCOPES, "app"))
+        yield Footer(self.SCOPES, help_key="f1") if self.IS_TYPED_INTO else Footer((*self.SCOPES, "app"))
 
     def body(self) -> Iterable[Widget]:
         """The screen's own widgets, between header and status line."""
@@ -104,6 +106,15 @@ class HvtuiScreen(Screen[None]):
         found = (action_named(action_id) for action_id in ids)
         chosen = next((action.id for action in found if action is not None and action.applies(target)), ids[-1])
         self.hvtui.act(chosen)
+
+    def action_act_first(self, action_ids: str) -> None:
+        """As `act`, before the key goes to the focused widget."""
+        self.action_act(action_ids)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Keys are actions at once where the focused widget takes none itself: then "/web" typed in one go opens the
+        filter before its w arrives."""
+        return action != "act_first" or self.focused is None or isinstance(self.focused, Lines)
 
     # The `:` line
 

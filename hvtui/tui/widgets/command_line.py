@@ -59,7 +59,7 @@ class CommandLine(Input):
         """Show the line and take the focus; `vms` can be gone to by name."""
         self._vms = vms
         self.value = ""
-        self.focus()
+        self.screen.set_focus(self)  # at once: the next key may be here already
         self.post_message(self.Offered(choices("", vms)))
 
     def on_input_changed(self, message: Input.Changed) -> None:
@@ -87,6 +87,7 @@ class CommandLine(Input):
             self.post_message(self.Chosen(offered[0] if offered else None, text))
 
     def action_close(self) -> None:
+        self.screen.set_focus(None)
         self.post_message(self.Closed())
 
 

@@ -21,7 +21,7 @@ class FilterLine(Input):
     """Hidden until opened. While it has the focus, the arrow keys still move in the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "keep", "keep", show=False),
+        Binding("enter", "keep", "keep", show=False, priority=True),  # what is typed after it is for the list
         Binding("escape", "clear", "clear", show=False),
     ]
 
@@ -61,7 +61,7 @@ class FilterLine(Input):
     def open(self) -> None:
         """Show the line and take the focus."""
         self.display = True
-        self.focus()
+        self.screen.set_focus(self)  # at once: the next key may be here already
 
     def wipe(self) -> None:
         """Show everything again."""
@@ -94,5 +94,6 @@ class FilterLine(Input):
         self._close()
 
     def _close(self) -> None:
+        self.screen.set_focus(None)
         self.display = False
         self.post_message(self.Closed())

@@ -64,9 +64,10 @@ def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
 class Footer(Lines):
     """One line of keys: those of the screen's actions that have a place in the footer and apply now."""
 
-    def __init__(self, scopes: Sequence[str]) -> None:
+    def __init__(self, scopes: Sequence[str], *, help_key: str = "?") -> None:
         super().__init__()
         self._scopes = tuple(scopes)
+        self._help_key = help_key
         self._target = Target()
 
     def show_target(self, target: Target) -> None:
@@ -75,16 +76,20 @@ class Footer(Lines):
         self.repaint()
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
-        return [line_of(footer_spans(self._scopes, self._target, width), width, palette)]
+        return [line_of(footer_spans(self._scopes, self._target, width, help_key=self._help_key), width, palette)]
 
 
-def footer_spans(scopes: Sequence[str], target: Target, width: int) -> list[Span]:
+def footer_spans(scopes: Sequence[str], target: Target, width: int, *, help_key: str = "?") -> list[Span]:
     """As many keys as fit, in the order of their footer places; help is always there."""
     actions = sorted((a for a in actions_for(scopes) if a.footer and a.applies(target)), key=lambda a: a.footer)
-    help_spans: list[Span] = [(" ?", "key"), (" help ", "dim")]
+    help_spans: list[Span] = [(f" {help_key}", "key"), (" help ", "dim")]
     spans: list[Span] = []
+    keys: set[str] = set()
     for action in actions:
         key = keymap.shown_key(action)
+        if key in keys:
+            continue  # it belongs to the action before
+        keys.add(key)
         piece: list[Span] = [(f" {key}", "key"), (f" {action.title} ", "dim")]
         if width_of(spans) + width_of(piece) + width_of(help_spans) > width:
             break

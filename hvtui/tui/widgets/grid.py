@@ -207,6 +207,9 @@ class Grid(Lines, can_focus=True):
         thumb = self._thumb(page)
         for y, vm in enumerate(self.shown[self._top : self._top + page]):
             lines.append(self._row(vm, layout, width, palette, is_thumb=thumb is not None and thumb[0] <= y < thumb[1]))
+        if not self.shown and self._all:
+            lines += [line_of((), width, palette), line_of([("    nothing matches; ", "dim"), ("esc", "key"),
+                      (" shows all", "dim")], width, palette)]  # fmt: skip
         blank = line_of((), width, palette)
         lines += [blank] * (height - len(lines))
         return lines
