@@ -99,7 +99,9 @@ async def show_editor(app: Any) -> None:
     from tests.support.simulated_world import domain
     from tests.tui import scenes
 
-    app.push_screen(XmlEditorScreen(scenes.varied_vms()[0], domain("web-01", disks=["/srv/web-01.qcow2"]).strip()))
+    xml = domain("web-01", disks=["/var/lib/libvirt/images/web-01.qcow2"], networks=["default"])
+    lines = "\n".join(line for line in xml.splitlines() if line.strip())
+    app.push_screen(XmlEditorScreen(scenes.varied_vms()[0], lines))
 
 
 async def show_events(app: Any) -> None:
