@@ -25,13 +25,14 @@ class Field:
         return not self.sources or source in self.sources
 
 
+_NEEDED = {"iso": "ISO", "image": "disk image", "kernel": "kernel"}
 _WITH_DISK = frozenset({SourceKind.ISO, SourceKind.EMPTY, SourceKind.KERNEL})
 _SOURCES = (
-    ("tiny Linux from this system's kernel", SourceKind.TINY.value),
-    ("installation medium (ISO)", SourceKind.ISO.value),
-    ("existing disk image", SourceKind.IMAGE.value),
-    ("kernel and initrd", SourceKind.KERNEL.value),
-    ("empty disk", SourceKind.EMPTY.value),
+    ("a tiny Linux from this system's kernel", SourceKind.TINY.value),
+    ("an installation medium (ISO)", SourceKind.ISO.value),
+    ("a disk image that exists, used in place", SourceKind.IMAGE.value),
+    ("a kernel and its initrd", SourceKind.KERNEL.value),
+    ("a new empty disk", SourceKind.EMPTY.value),
 )
 _FIRMWARE = (
     ("automatic", Firmware.AUTO.value),
@@ -47,10 +48,10 @@ _SCREENS = (
 _YES_NO = (("yes", "yes"), ("no", "no"))
 
 FIELDS: tuple[Field, ...] = (
-    Field("name", "name", "", "letters, digits, - _ ."),
+    Field("name", "name", "", "letters, digits, . _ -"),
     Field("source", "from", SourceKind.TINY.value, choices=_SOURCES),
     Field("iso", "ISO", "", "/path/on/the/host.iso", sources=frozenset({SourceKind.ISO})),
-    Field("image", "disk image", "", "/path/on/the/host.qcow2, used in place", sources=frozenset({SourceKind.IMAGE})),
+    Field("image", "disk image", "", "/path/on/the/host.qcow2", sources=frozenset({SourceKind.IMAGE})),
     Field("kernel", "kernel", "", "/boot/vmlinuz-…", sources=frozenset({SourceKind.KERNEL})),
     Field("initrd", "initrd", "", "/boot/initrd.img-…", sources=frozenset({SourceKind.KERNEL})),
     Field("kernel_arguments", "arguments", "console=ttyS0", sources=frozenset({SourceKind.KERNEL})),
@@ -62,7 +63,7 @@ FIELDS: tuple[Field, ...] = (
           sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
     Field("tpm", "TPM", "no", choices=_YES_NO, sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
     Field("graphics", "screen", Graphics.SOCKET.value, choices=_SCREENS),
-    Field("tags", "tags", "", "web, prod"),
+    Field("tags", "tags", "", "such as: web, prod"),
     Field("start", "start now", "yes", choices=_YES_NO),
 )  # fmt: skip
 
@@ -76,6 +77,11 @@ SUGGESTED: Mapping[SourceKind, Mapping[str, str]] = {
 }
 
 
+def key_of_label(label: str) -> str | None:
+    """The key of the field with that label, which a UsageError of `request_from` is about."""
+    return next((field.key for field in FIELDS if field.label == label), None)
+
+
 def request_from(values: Mapping[str, str]) -> CreateRequest:
     """The request that the form's texts (by field key) ask for. Raises UsageError naming the field."""
     source = SourceKind(values["source"])
@@ -83,6 +89,9 @@ def request_from(values: Mapping[str, str]) -> CreateRequest:
         raise UsageError("give the new VM a name", about="name")
     applies = {field.key for field in FIELDS if field.applies_to(source)}
     chosen = {key: value.strip() for key, value in values.items() if key in applies}
+    for key, label in _NEEDED.items():
+        if key in applies and not chosen[key]:
+            raise UsageError(f"give the path of the {label} on the host", about=label)
     base = tiny_request(chosen["name"]) if source is SourceKind.TINY else CreateRequest(chosen["name"], source=source)
     return CreateRequest(
         name=base.name,

@@ -1,4 +1,4 @@
-"""The host's facts, load and overcommitment as text: pure functions from a Snapshot to styled Content. No widget."""
+"""The host's facts, load and overcommitment as text: pure functions from a Snapshot to rows. No widget here."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from textual.content import Content
 from host.facts import NodeFacts
 from host.text import fit, printable
 from host.units import format_bytes
-from hvtui.tui.job_text import bar
+from hvtui.tui.widgets.charts import bar
+from hvtui.tui.widgets.page import Row, heading, row
 from vm.model import Snapshot, VmState
 
 _LABEL = 18
-_OVERCOMMITTED = 1.0  # more promised than there is
+_INDENT = 3 + _LABEL
 _METER_CELLS = 20
+_LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,92 +41,118 @@ def allocation(snapshot: Snapshot) -> Allocation:
     )
 
 
-def host_content(snapshot: Snapshot) -> Content:
+def host_rows(snapshot: Snapshot) -> list[Row]:
     """The whole host screen."""
-    lines = [_heading("Now"), *_load_lines(snapshot), Content("")]
     facts = snapshot.facts
+    rows = [heading("Now"), *_load_rows(snapshot), row()]
     if facts is None:
-        return Content("\n").join([*lines, Content.styled("  reading the host's facts", "$text-muted")])
-    lines += [_heading("Promised to virtual machines"), *_allocation_lines(snapshot, facts), Content("")]
-    lines += [_heading("Hardware"), *_hardware_lines(facts), Content("")]
-    lines += [_heading("Hypervisor"), *_hypervisor_lines(facts)]
-    return Content("\n").join(lines)
+        return [*rows, row("reading what this host is and can do", style="$text-muted", indent=3)]
+    rows += [heading("Promised to virtual machines"), *_allocation_rows(snapshot, facts), row()]
+    rows += [heading("Hypervisor"), *_hypervisor_rows(facts), row()]
+    return [*rows, heading("Hardware"), *_hardware_rows(facts)]
 
 
-def _load_lines(snapshot: Snapshot) -> list[Content]:
+def _load_rows(snapshot: Snapshot) -> list[Row]:
     load = snapshot.load
-    lines = [_row("connection", _link_words(snapshot), "" if snapshot.link.is_up else "$text-error")]
+    rows = [_row("connection", *_link_words(snapshot))]
     if load.cpu_percent is not None:
-        lines.append(_meter("cpu", load.cpu_percent / 100, f"{load.cpu_percent:.0f}%"))
+        rows.append(_meter("cpu", load.cpu_percent / 100, f"{load.cpu_percent:.0f}%"))
     for name, used, total in (
         ("memory", load.memory_used_bytes, load.memory_total_bytes),
         ("image storage", load.disk_used_bytes, load.disk_total_bytes),
     ):
         if used is not None and total:
-            lines.append(_meter(name, used / total, f"{format_bytes(used)} of {format_bytes(total)}"))
+            figures = f"{format_bytes(used)} of {format_bytes(total)}, {format_bytes(total - used)} free"
+            rows.append(_meter(name, used / total, f"{used / total:.0%}", figures))
     states = Counter(vm.state for vm in snapshot.vms)
     words = ", ".join(f"{states[state]} {state.value}" for state in VmState if states[state])
-    lines.append(_row("virtual machines", f"{len(snapshot.vms)}: {words}" if words else "none yet"))
-    return lines
+    rows.append(_row("virtual machines", f"{len(snapshot.vms)}: {words}" if words else "none yet"))
+    return rows
 
 
-def _allocation_lines(snapshot: Snapshot, facts: NodeFacts) -> list[Content]:
+def _allocation_rows(snapshot: Snapshot, facts: NodeFacts) -> list[Row]:
+    """CPUs may be promised several times over; memory that is promised twice is missing when it is wanted."""
     given = allocation(snapshot)
     cpus, memory = max(facts.cpus, 1), max(facts.memory_bytes, 1)
-    rows = (
-        ("cpu, running", given.running_vcpus / cpus, f"{given.running_vcpus} vCPU on {facts.cpus} CPUs"),
-        ("cpu, all", given.all_vcpus / cpus, f"{given.all_vcpus} vCPU"),
-        ("memory, running", given.running_memory_bytes / memory, format_bytes(given.running_memory_bytes)),
-        ("memory, all", given.all_memory_bytes / memory, format_bytes(given.all_memory_bytes)),
-    )
-    return [
-        _meter(name, share, f"{share:.0%}  {words}" + ("  ! more than the host has" if share > _OVERCOMMITTED else ""))
-        for name, share, words in rows
+    cpu_words = f"of {facts.cpus} CPUs"
+    memory_words = f"of {format_bytes(facts.memory_bytes)}"
+    rows = [
+        _promise("cpu, running", given.running_vcpus / cpus, f"{given.running_vcpus} vCPU {cpu_words}", most=4.0),
+        _promise("cpu, all VMs", given.all_vcpus / cpus, f"{given.all_vcpus} vCPU {cpu_words}", most=4.0),
     ]
+    for name, size in (("memory, running", given.running_memory_bytes), ("memory, all VMs", given.all_memory_bytes)):
+        rows.append(_promise(name, size / memory, f"{format_bytes(size)} {memory_words}", most=1.0))
+    return rows
 
 
-def _hardware_lines(facts: NodeFacts) -> list[Content]:
-    cores = f"{facts.sockets} sockets x {facts.cores_per_socket} cores x {facts.threads_per_core} threads"
-    topology = f"{facts.cpus} CPUs: {cores}"
-    lines = [
-        _row("cpu", f"{facts.cpu_model} {facts.cpu_vendor}".strip()),
-        _row("topology", f"{topology}, {facts.cpu_mhz} MHz, {facts.architecture}"),
-        _row("memory", format_bytes(facts.memory_bytes)),
-    ]
-    cells = facts.numa if len(facts.numa) > 1 else ()
-    lines += [_row(f"NUMA node {c.id}", f"{len(c.cpus)} CPUs, {format_bytes(c.memory_bytes)}") for c in cells]
-    return lines
+def _promise(label: str, share: float, words: str, *, most: float) -> Row:
+    """`most` is the share from which on it is too much: shown as a warning, in words too."""
+    if share <= most:
+        return _meter(label, share, f"{share:.0%}", words, limits=(most, most))
+    return _meter(label, share, f"{share:.0%}", f"{words}  ! too much to run together", limits=(most, most))
 
 
-def _hypervisor_lines(facts: NodeFacts) -> list[Content]:
+def _hypervisor_rows(facts: NodeFacts) -> list[Row]:
     emulated = facts.accelerator == "qemu"
-    accelerator = f"{facts.accelerator}: {facts.accelerator_reason}" if facts.accelerator_reason else facts.accelerator
-    return [
-        _row("accelerator", accelerator, "$text-warning" if emulated else ""),
-        _row("driver", f"{facts.driver} {facts.hypervisor_version}, libvirt {facts.libvirt_version}"),
-        _row("emulator", facts.emulator or "none"),
-        _row("machine", f"{facts.default_machine} of {len(facts.machine_types)} types, at most {facts.vcpus_max} vCPU"),
-        _row("firmware", ", ".join(facts.firmware) + (" with Secure Boot" if facts.secure_boot else "")),
-        _row("TPM", ", ".join(facts.tpm_models) or "none"),
-    ]
-
-
-def _link_words(snapshot: Snapshot) -> str:
-    if snapshot.link.is_up:
-        return snapshot.uri
-    return f"{snapshot.link.status.value}: {snapshot.link.error}; hvtui reconnects by itself"
-
-
-def _heading(text: str) -> Content:
-    return Content.styled(f" {text}", "bold $text-accent")
-
-
-def _row(label: str, value: str, style: str = "") -> Content:
-    return Content.assemble("   ", (fit(label, _LABEL), "$text-muted"), (printable(value, limit=400), style))
-
-
-def _meter(label: str, share: float, words: str) -> Content:
-    style = "$text-error" if share > 0.9 else "$text-warning" if share > 0.75 else "$text-success"
-    return Content.assemble(
-        "   ", (fit(label, _LABEL), "$text-muted"), (bar(share, cells=_METER_CELLS), style), f"  {words}"
+    name = {"qemu": "none: guests are emulated, 10 to 50 times slower", "kvm": "KVM"}.get(
+        facts.accelerator, facts.accelerator
     )
+    machines = f"{facts.default_machine} by default, {len(facts.machine_types)} types"
+    return _rows(
+        ("acceleration", name, "$text-warning" if emulated else ""),
+        ("  because", facts.accelerator_reason, ""),
+        ("hypervisor", " ".join(part for part in (facts.driver, facts.hypervisor_version) if part), ""),
+        ("libvirt", facts.libvirt_version, ""),
+        ("emulator", facts.emulator, ""),
+        ("machine types", machines if facts.machine_types else "", ""),
+        ("vCPU of one VM", f"at most {facts.vcpus_max}" if facts.vcpus_max else "", ""),
+        ("firmware", ", ".join(facts.firmware) + (", Secure Boot" if facts.secure_boot else ""), ""),
+        ("TPM", ", ".join(facts.tpm_models) or "none", ""),
+    )
+
+
+def _hardware_rows(facts: NodeFacts) -> list[Row]:
+    cores = (
+        f"{_counted(facts.sockets, 'socket')} × {_counted(facts.cores_per_socket, 'core')}"
+        f" × {_counted(facts.threads_per_core, 'thread')}"
+    )
+    speed = f", {facts.cpu_mhz} MHz" if facts.cpu_mhz else ""
+    cells = facts.numa if len(facts.numa) > 1 else ()
+    return _rows(
+        ("cpu", f"{facts.cpu_model} {facts.cpu_vendor}".strip(), ""),
+        ("CPUs", f"{facts.cpus}: {cores}{speed}, {facts.architecture}", ""),
+        ("memory", format_bytes(facts.memory_bytes), ""),
+        *((f"NUMA node {c.id}", f"{_counted(len(c.cpus), 'CPU')}, {format_bytes(c.memory_bytes)}", "") for c in cells),
+    )
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _link_words(snapshot: Snapshot) -> tuple[str, str]:
+    if snapshot.link.is_up:
+        return snapshot.uri, ""
+    cause = f": {snapshot.link.error}" if snapshot.link.error else ""
+    return f"{snapshot.link.status.value}{cause}; hvtui tries again by itself", "$text-error"
+
+
+def _rows(*rows: tuple[str, str, str]) -> list[Row]:
+    """Those that have something to say."""
+    return [_row(label, value, style) for label, value, style in rows if value]
+
+
+def _row(label: str, value: str, style: str = "") -> Row:
+    return Row(Content.styled(printable(value, limit=_LONGEST), style), _label(label), _INDENT)
+
+
+def _label(label: str) -> Content:
+    return Content.styled(f"   {fit(label, _LABEL)}", "$text-muted")
+
+
+def _meter(
+    label: str, share: float, figure: str, words: str = "", *, limits: tuple[float, float] = (0.85, 0.95)
+) -> Row:
+    style = "$text-error" if share > limits[1] else "$text-warning" if share > limits[0] else ""
+    parts = (bar(share, _METER_CELLS), style or "$chart"), (f"  {figure:>4}", style), (f"  {words}", "$text-muted")
+    return Row(Content.assemble(*parts), _label(label), _INDENT)

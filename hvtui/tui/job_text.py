@@ -1,17 +1,24 @@
-"""Jobs as text for the jobs screen: pure functions from a frozen Job to styled Content. No widget here."""
+"""Jobs as text for the jobs screen: pure functions from a frozen Job to a line or rows. No widget here."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from textual.content import Content
 
 from host.job_model import Job, JobState, JobStep, StepState
-from host.text import fit, printable
-from hvtui.tui.symbols import BAR_EMPTY, BAR_FULL
+from host.job_rules import what_now
+from host.text import display_width, fit, printable
+from hvtui.tui import keymap
+from hvtui.tui.actions import action_named
+from hvtui.tui.widgets.charts import bar
+from hvtui.tui.widgets.page import Row, row
 
 _BAR_CELLS = 14
+_STATE_CELLS = 12
+_LONGEST = 400
 _SYMBOLS = {
     JobState.QUEUED: "○",
     JobState.RUNNING: "◐",
@@ -29,73 +36,141 @@ _STEP_SYMBOLS = {
     StepState.UNDONE: "←",
 }
 _STYLES = {
+    JobState.QUEUED: "$text-muted",
     JobState.RUNNING: "$text-accent",
     JobState.DONE: "$text-success",
     JobState.FAILED: "$text-error",
-    JobState.INTERRUPTED: "$text-warning",
+    JobState.INTERRUPTED: "bold $text-warning",
     JobState.CANCELLED: "$text-muted",
     JobState.ROLLED_BACK: "$text-muted",
 }
 
 
-def bar(fraction: float, *, cells: int = _BAR_CELLS) -> str:
-    """A progress bar of exactly `cells` characters for 0..1."""
-    full = round(max(0.0, min(fraction, 1.0)) * cells)
-    return BAR_FULL * full + BAR_EMPTY * (cells - full)
+def can_cancel(job: Job) -> bool:
+    """It is alive, or it was interrupted and can be given up."""
+    return not job.state.is_over or job.state is JobState.INTERRUPTED
+
+
+def can_restart(job: Job) -> bool:
+    """It ended without being done."""
+    return job.state.is_over and job.state is not JobState.DONE
+
+
+def can_roll_back(job: Job) -> bool:
+    """Something that it made may still be there."""
+    made = any(step.has_begun for step in job.steps)
+    return made and (job.state is JobState.INTERRUPTED or (job.kept and job.state.is_over))
+
+
+def can_undo(job: Job) -> bool:
+    """It is done and was not taken back yet; whether its steps have an inverse is told by its plan."""
+    return job.state is JobState.DONE and job.undone_by is None
+
+
+def ways_out(job: Job) -> tuple[str, ...]:
+    """The ids of the actions for a job that was left halfway, best first; empty when nothing is left of it."""
+    if job.state is not JobState.INTERRUPTED and not job.kept:
+        return ()
+    choices = (("jobs.restart", can_restart), ("jobs.rollback", can_roll_back), ("jobs.cancel", can_cancel))
+    return tuple(action_id for action_id, applies in choices if applies(job))
 
 
 def job_line(job: Job, *, width: int) -> Content:
-    """One line of `width` cells: number, state, bar while it runs, title, age and user."""
-    tail = f" {printable(job.user, limit=12)}  {_age(job)} "
-    state = _SYMBOLS[job.state] + " " + fit(job.state.value, 11)
-    middle = f"{bar(job.progress)} {job.progress:4.0%}  " if not job.state.is_over else ""
-    head = f"{job.id:>6}  "
-    room = max(width - len(head) - len(state) - 1 - len(middle) - len(tail), 8)
+    """One line of `width` cells: number, state, title, then progress while it runs, what to press when it was left
+    halfway, else who and when."""
+    state = f"{_SYMBOLS[job.state]} {fit(job.state.value, _STATE_CELLS)}"
+    tail = _tail(job, width)
+    head = f"{job.id:>5}  "
+    room = max(width - len(head) - display_width(state) - display_width(tail.plain) - 1, 8)
+    strong = job.state in {JobState.RUNNING, JobState.INTERRUPTED}
     title = fit(printable(job.title, limit=200), room)
     return Content.assemble(
-        head, (state, _STYLES.get(job.state, "")), " ", (middle, "$text-accent"), title, (tail, "$text-muted")
+        (head, "$text-muted"), (state, _STYLES[job.state]), (title, "bold" if strong else ""), " ", tail
     )
 
 
-def job_content(job: Job) -> Content:
-    """Everything about one job: steps with progress, what went wrong and what to do, the command."""
-    lines = [Content.styled(f" {printable(job.title)}", "bold")]
+def _tail(job: Job, width: int) -> Content:
+    if not job.state.is_over:
+        cells = _BAR_CELLS if width >= 76 else 6
+        return Content.assemble((bar(job.progress, cells), "$text-accent"), f" {job.progress:4.0%} ")
+    if keys := [_key_words(action_id) for action_id in ways_out(job)[:2]]:
+        return Content.assemble(Content("  ").join(keys), " ")
+    user = fit(printable(job.user, limit=12), 8) if width >= 76 else ""
+    return Content.styled(f"{user} {_when(job):>10} ", "$text-muted")
+
+
+def job_rows(job: Job) -> list[Row]:
+    """Everything about one job: what went wrong and what to press, the steps with progress, the command."""
+    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), _state_row(job), row()]
     if job.error:
-        lines.append(Content.styled(f" {printable(job.error)}", "$text-error"))
-    if job.remedy:
-        lines.append(Content.styled(f" {printable(job.remedy)}", "$text-warning"))
-    lines += [_step_line(step) for step in job.steps]
-    took = f"   took {_duration(job.finished_at - job.started_at)}" if job.finished_at and job.started_at else ""
-    started = f"{job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
-    lines.append(Content.styled(f" by {printable(job.user)}  {started}{took}", "$text-muted"))
-    command = printable(shlex.join(("hvtui", "--headless", *job.command)))
-    lines.append(Content.styled(f" same as: {command}", "$text-muted"))
-    return Content("\n").join(lines)
+        rows.append(row(printable(job.error, limit=_LONGEST), mark="×", style="$text-error"))
+    if job.remedy and job.remedy != what_now(job):
+        rows.append(row(printable(job.remedy, limit=_LONGEST), style="$text-muted"))
+    rows += _ways_out_rows(job)
+    if len(rows) > 3:
+        rows.append(row())
+    rows += [_step_row(step) for step in job.steps]
+    command = printable(shlex.join(("hvtui", "--headless", *job.command)), limit=_LONGEST)
+    margin = Content.styled("     same as  ", "$text-muted")
+    return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
 
 
-def _step_line(step: JobStep) -> Content:
-    text = f"  {_STEP_SYMBOLS[step.state]} {step.index + 1}  {printable(step.title)}"
+def _state_row(job: Job) -> Row:
+    span = (job.finished_at or datetime.now(UTC)) - (job.started_at or job.created_at)
+    took = f"   {'took' if job.state.is_over else 'for'} {_duration(span)}" if job.started_at else ""
+    undone = f"   undone by job {job.undone_by}" if job.undone_by is not None else ""
+    who = f"   by {printable(job.user, limit=40)}   {job.created_at.astimezone():%Y-%m-%d %H:%M:%S}{took}{undone}"
+    return row(Content.assemble((f"{_SYMBOLS[job.state]} {job.state.value}", _STYLES[job.state]), (who, "$text-muted")),
+               indent=1)  # fmt: skip
+
+
+def _ways_out_rows(job: Job) -> list[Row]:
+    words: Mapping[str, str] = {
+        "jobs.restart": "go on with the first step that is not done",
+        "jobs.rollback": "take back what it made",
+        "jobs.cancel": "give it up: what it made stays, and its VM is free for other jobs",
+    }
+    return [
+        row(Content.assemble(_key_words(action_id), (f": {words[action_id]}", "$text-muted")))
+        for action_id in ways_out(job)
+        if job.state is JobState.INTERRUPTED or action_id != "jobs.cancel"
+    ]
+
+
+def _key_words(action_id: str) -> Content:
+    action = action_named(action_id)
+    if action is None:
+        return Content("")
+    return Content.assemble((keymap.shown_key(action), "bold $accent"), f" {action.title}")
+
+
+def _step_row(step: JobStep) -> Row:
+    style = {StepState.FAILED: "$text-error", StepState.PENDING: "$text-muted", StepState.UNDONE: "$text-muted"}
+    parts: list[tuple[str, str]] = [(printable(step.title, limit=_LONGEST), style.get(step.state, ""))]
     if step.state is StepState.RUNNING:
-        progress = "preparing" if step.fraction is None else f"{bar(step.fraction)} {step.fraction:4.0%}"
-        text += f"   {progress}"
-    note = printable(step.error or step.note, limit=120)
-    style = "$text-error" if step.state is StepState.FAILED else ""
-    if not note:
-        return Content.styled(text, style) if style else Content(text)
-    return Content.assemble((text, style), "   ", (note, style or "$text-muted"))
+        progress = "preparing" if step.fraction is None else f"{bar(step.fraction, _BAR_CELLS)} {step.fraction:4.0%}"
+        parts.append((f"   {progress}", "$text-accent"))
+    note = printable(step.error or step.note, limit=_LONGEST)
+    if note and step.state is not StepState.PENDING:
+        parts.append((f"   {note}", "$text-error" if step.error else "$text-muted"))
+    mark_style = {StepState.DONE: "$text-success", StepState.FAILED: "$text-error", StepState.RUNNING: "$text-accent"}
+    mark = Content.styled(f"  {_STEP_SYMBOLS[step.state]}  ", mark_style.get(step.state, "$text-muted"))
+    return Row(Content.assemble(*parts), mark)
 
 
-def _age(job: Job) -> str:
+def _when(job: Job) -> str:
     moment = job.finished_at or job.started_at or job.created_at
-    age = datetime.now(UTC) - moment
-    if age < timedelta(days=1):
+    if datetime.now(UTC) - moment < timedelta(days=1):
         return f"{moment.astimezone():%H:%M:%S}"
     return f"{moment.astimezone():%Y-%m-%d}"
 
 
 def _duration(span: timedelta) -> str:
-    seconds = span.total_seconds()
+    seconds = max(span.total_seconds(), 0.0)
+    if seconds < 0.1:
+        return "under 0.1 s"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,4 +1,4 @@
-"""Plans as text for the confirm dialog: pure functions from a frozen Plan to styled Content. No widget here."""
+"""Plans as text for the confirm dialog: pure functions from frozen Plans to rows. No widget here."""
 
 from __future__ import annotations
 
@@ -8,66 +8,121 @@ from difflib import unified_diff
 
 from textual.content import Content
 
-from host.plan import Danger, Plan
-from host.text import printable
+from host.plan import Blocker, Danger, Plan
+from host.text import fit, printable
+from hvtui.tui import keymap
+from hvtui.tui.actions import Action, action_named
+from hvtui.tui.widgets.page import Row, row
 
-_MARGIN = "  "
+_LONGEST = 400  # of one sentence: a name may have ten thousand characters
+_LONGEST_LINE = 2000  # of a command or a line of XML
+_NAME = 40
+_WORD = 6  # the column of "lost" and "kept"
+
+# The service layer names what removes a blocker; where one action does two of these, the id differs.
+_SERVED_BY = {"vm.resume": "vm.pause", "vm.discard-saved": "vm.discard"}
 
 
 def equivalent_command(plan: Plan) -> str:
-    """The line that does the same from a shell, safe to show and to paste."""
-    return printable(shlex.join(("hvtui", "--headless", *plan.command)))
+    """The line that does the same from a shell (bash, zsh): harmless to show, and right to paste."""
+    return " ".join(_shell_word(word) for word in ("hvtui", "--headless", *plan.command))
+
+
+def equivalent_commands(plans: Sequence[Plan]) -> list[str]:
+    """One line for plans that differ only in the VM's name, else one for each. Blocked plans are left out unless all
+    are."""
+    meant = [plan for plan in plans if not plan.blockers] or list(plans)
+    shapes = {tuple("" if word == plan.vm_name else word for word in plan.command) for plan in meant}
+    shape = shapes.pop()
+    if len(meant) < 2 or shapes or shape.count("") != 1:
+        return [equivalent_command(plan) for plan in meant]
+    place = shape.index("")
+    names = [plan.vm_name or "" for plan in meant]
+    words = ("hvtui", "--headless", *shape[:place], *names, *shape[place + 1 :])
+    return [" ".join(_shell_word(word) for word in words)]
 
 
 def title_of(plans: Sequence[Plan]) -> str:
-    """The dialog's title: the plan's own, or how many there are."""
+    """The dialog's title: the plan's own, or what is done to how many VMs."""
     if len(plans) == 1:
         return printable(plans[0].title, limit=60)
-    return f"{len(plans)} changes"
+    shapes = {plan.title.replace(plan.vm_name, "\0") if plan.vm_name else plan.title for plan in plans}
+    shape = shapes.pop()
+    if shapes or "\0" not in shape:
+        return f"{len(plans)} changes"
+    return printable(shape.replace("\0", f"{len(plans)} VMs", 1).replace("\0", "them"), limit=60)
 
 
-def plan_content(plan: Plan) -> Content:
-    """One plan in full: what blocks it first, then what is lost, kept and warned of, then the steps."""
-    lines: list[Content] = []
+def plan_rows(plan: Plan) -> list[Row]:
+    """One plan in full: what blocks it first, then what is lost, kept and warned of, the steps, the command."""
+    rows: list[Row] = []
     for blocker in plan.blockers:
-        lines.append(_marked("×", printable(blocker.reason), "$text-error bold"))
-        if blocker.remedy:
-            lines.append(_marked(" ", printable(blocker.remedy), "$text-muted"))
-    lines += [_marked("-", f"lost: {printable(loss)}", "$text-error") for loss in plan.losses]
-    lines += [_marked("+", f"kept: {printable(kept)}", "$text-success") for kept in plan.keeps]
-    lines += [_marked("!", printable(warning), "$text-warning") for warning in plan.warnings]
-    lines += [_marked(str(number), printable(step.title), "") for number, step in enumerate(plan.steps, 1)]
-    lines.append(_marked("", f"same as: {equivalent_command(plan)}", "$text-muted"))
-    return Content("\n").join(lines)
+        rows.append(row(printable(blocker.reason, limit=_LONGEST), mark="×", style="$text-error bold"))
+        rows += _remedy_rows(blocker)
+    consequences = _consequences(plan)
+    if plan.blockers and (plan.steps or consequences):
+        rows += [row(), row("What it would do after that:", style="$text-muted")]
+    rows += consequences
+    if consequences and plan.steps:
+        rows.append(row())
+    step_style = "$text-muted" if plan.blockers else ""
+    rows += [
+        row(printable(step.title, limit=_LONGEST), mark=str(number), style=step_style)
+        for number, step in enumerate(plan.steps, 1)
+    ]
+    return [*rows, *_diff_rows(plan), row(), *_same_as([plan])]
 
 
-def plans_content(plans: Sequence[Plan]) -> Content:
-    """Many plans: one line each, the blocked ones first with their reason, losses spelled out."""
+def plans_rows(plans: Sequence[Plan]) -> list[Row]:
+    """Many plans: the blocked ones first with their reasons, then what will be done; what all of them say, once."""
     blocked = [plan for plan in plans if plan.blockers]
-    lines: list[Content] = []
+    runnable = [plan for plan in plans if not plan.blockers]
+    rows: list[Row] = []
     if blocked:
-        lines.append(Content.styled(f"{_MARGIN}{len(blocked)} of {len(plans)} cannot be done:", "$text-error bold"))
-        lines += [
-            _marked("×", f"{_name(plan)}: {printable(plan.blockers[0].reason)}", "$text-error") for plan in blocked
-        ]
-    for plan in plans:
-        if plan.blockers:
-            continue
-        lines.append(_marked("•", printable(plan.title, limit=100), ""))
-        lines += [_marked("-", f"lost: {printable(loss)}", "$text-error") for loss in plan.losses]
-        lines += [_marked("!", printable(warning), "$text-warning") for warning in plan.warnings]
-    return Content("\n").join(lines)
+        rows.append(row(f" {len(blocked)} of {len(plans)} cannot be done", style="$text-error bold", indent=0))
+        rows += _blocked_rows(blocked)
+    if blocked and runnable:
+        some = f"{len(runnable)} are" if len(runnable) > 1 else "1 is"
+        rows += [row(), row(f" {some} done", style="bold", indent=0)]
+    if runnable:
+        rows += _shared_rows(runnable)
+        rows += [each for plan in runnable for each in _own_rows(plan, _shared(runnable))]
+    return [*rows, row(), *_same_as(plans)]
 
 
-def details_content(plans: Iterable[Plan]) -> Content:
+def details_rows(plans: Iterable[Plan]) -> list[Row]:
     """The virsh and qemu-img equivalents of every step, and the XML diff of each plan that has one."""
-    lines: list[Content] = []
+    rows: list[Row] = []
     for plan in plans:
-        lines.append(Content.styled(f"{_MARGIN}{printable(plan.title, limit=100)}", "bold"))
-        commands = [command for step in plan.steps for command in step.commands]
-        lines += [Content.styled(f"{_MARGIN}{_MARGIN}{printable(command)}", "$text-muted") for command in commands]
-        lines += _diff_lines(plan)
-    return Content("\n").join(lines)
+        rows += [row()] if rows else []
+        for number, step in enumerate(plan.steps, 1):
+            rows.append(row(printable(step.title, limit=_LONGEST), mark=str(number)))
+            rows += [row(printable(line, limit=_LONGEST_LINE), style="$text-muted", indent=7) for line in step.commands]
+        rows += _diff_rows(plan) or _new_xml_rows(plan)
+    return rows
+
+
+def has_xml(plans: Iterable[Plan]) -> bool:
+    """True when a plan has XML to show."""
+    return any(plan.xml_after is not None for plan in plans)
+
+
+def removers(plans: Iterable[Plan]) -> dict[str, Action]:
+    """What removes the plans' blockers: Textual's name of the key -> action, those without a key left out."""
+    found: dict[str, Action] = {}
+    for plan in plans:
+        for blocker in plan.blockers:
+            action = remover(blocker)
+            for key in keymap.keys_of(action) if action is not None else ():
+                found.setdefault(key, action)  # type: ignore[arg-type]  # no keys without an action
+    return found
+
+
+def remover(blocker: Blocker) -> Action | None:
+    """The action that removes the blocker, if it names one."""
+    if blocker.action_id is None:
+        return None
+    return action_named(blocker.action_id) or action_named(_SERVED_BY.get(blocker.action_id, ""))
 
 
 def typed_confirmation(plans: Sequence[Plan]) -> str | None:
@@ -79,7 +134,7 @@ def typed_confirmation(plans: Sequence[Plan]) -> str | None:
         return str(len(destructive))
     name = destructive[0].vm_name or ""
     # A name that nobody can type (escape sequences, other scripts, very long) is confirmed with a plain word.
-    return name if name.isascii() and name.isprintable() and 0 < len(name) <= 40 else "yes"
+    return name if name.isascii() and name.isprintable() and 0 < len(name) <= _NAME else "yes"
 
 
 def xml_diff(before: str, after: str) -> list[str]:
@@ -87,17 +142,115 @@ def xml_diff(before: str, after: str) -> list[str]:
     return list(unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3))[2:]
 
 
-def _diff_lines(plan: Plan) -> list[Content]:
-    if plan.xml_before is None and plan.xml_after is None:
+def key_hints(hints: Iterable[tuple[str, str]]) -> Content:
+    """ "enter do it   esc back", the keys as in the footer."""
+    parts = [Content.assemble((key, "bold $accent"), (f" {words}", "$text-muted")) for key, words in hints]
+    return Content("   ").join(parts)
+
+
+def _remedy_rows(blocker: Blocker) -> list[Row]:
+    rows = [row(printable(blocker.remedy, limit=_LONGEST), style="$text-muted")] if blocker.remedy else []
+    action = remover(blocker)
+    return [*rows, _key_row(action)] if action is not None else rows
+
+
+def _blocked_rows(plans: Sequence[Plan]) -> list[Row]:
+    """Each reason once, with the names it is true for and the key that removes it."""
+    by_reason: dict[str, list[Plan]] = {}
+    for plan in plans:
+        by_reason.setdefault(plan.blockers[0].reason, []).append(plan)
+    rows = []
+    for reason, those in by_reason.items():
+        names = ", ".join(printable(plan.vm_name or plan.title, limit=_NAME) for plan in those)
+        words = Content.assemble((f"{printable(reason, limit=_LONGEST)}: ", "bold $text-error"), names)
+        rows.append(Row(words, Content.styled("  ×  ", "$text-error")))
+        action = remover(those[0].blockers[0])
+        rows += [_key_row(action)] if action is not None else []
+    return rows
+
+
+def _key_row(action: Action) -> Row:
+    key = keymap.shown_key(action) or f":{action.title}"
+    return row(Content.assemble((key, "bold $accent"), f"  {action.title}"))
+
+
+def _consequences(plan: Plan, without: frozenset[str] = frozenset(), *, indent: int = 5) -> list[Row]:
+    parts = (("-", "lost", plan.losses, "$text-error"), ("+", "kept", plan.keeps, "$text-success"))
+    rows = [
+        Row(Content(printable(text, limit=_LONGEST)), margin, indent + _WORD)
+        for sign, word, texts, style in parts
+        for margin in [Content.styled(f"{sign:>{indent - 2}}  {fit(word, _WORD)}", style)]
+        for text in texts
+        if text not in without
+    ]
+    warnings = [printable(text, limit=_LONGEST) for text in plan.warnings if text not in without]
+    return rows + [row(text, mark="!", style="$text-warning", indent=indent) for text in warnings]
+
+
+def _shared(plans: Sequence[Plan]) -> frozenset[str]:
+    """The losses, keeps and warnings that every plan has, where there are several plans."""
+    if len(plans) < 2:
+        return frozenset()
+    return frozenset.intersection(*(frozenset((*p.losses, *p.keeps, *p.warnings)) for p in plans))
+
+
+def _shared_rows(plans: Sequence[Plan]) -> list[Row]:
+    shared = _shared(plans)
+    first = plans[0]
+    own = frozenset((*first.losses, *first.keeps, *first.warnings)) - shared
+    return _consequences(first, own)
+
+
+def _own_rows(plan: Plan, shared: frozenset[str]) -> list[Row]:
+    return [row(printable(plan.title, limit=100), mark="•"), *_consequences(plan, shared, indent=8)]
+
+
+def _same_as(plans: Sequence[Plan]) -> list[Row]:
+    lines = [line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…" for line in equivalent_commands(plans)]
+    return [
+        Row(
+            Content.styled(line, "$text-muted"),
+            Content.styled("     same as  " if not n else " " * 14, "$text-muted"),
+            14,
+        )
+        for n, line in enumerate(lines[:5])
+    ]
+
+
+def _diff_rows(plan: Plan) -> list[Row]:
+    if plan.xml_before is None or plan.xml_after is None:
         return []
     styles = {"+": "$text-success", "-": "$text-error", "@": "$text-accent"}
-    diff = xml_diff(plan.xml_before or "", plan.xml_after or "")
-    return [Content.styled(_MARGIN + printable(line), styles.get(line[:1], "")) for line in diff]
+    diff = xml_diff(plan.xml_before, plan.xml_after)
+    rows = [
+        Row(
+            Content.styled(printable(line[1:] if line[:1] in "+- " else line, limit=_LONGEST_LINE), style),
+            Content.styled(f"   {line[:1] if line[:1] in '+-' else ' '} ", style),
+        )
+        for line in diff
+        for style in [styles.get(line[:1], "$text-muted")]
+    ]
+    return [row(), row("what changes in the XML", style="bold", indent=1), *rows] if rows else []
 
 
-def _marked(mark: str, text: str, style: str) -> Content:
-    return Content.styled(f"{_MARGIN}{mark:>2}  {text}", style) if style else Content(f"{_MARGIN}{mark:>2}  {text}")
+def _new_xml_rows(plan: Plan) -> list[Row]:
+    if plan.xml_before is not None or plan.xml_after is None:
+        return []
+    lines = [row(printable(line, limit=_LONGEST_LINE), style="$text-muted") for line in plan.xml_after.splitlines()]
+    return [row(), row("the new XML", style="bold", indent=1), *lines]
 
 
-def _name(plan: Plan) -> str:
-    return printable(plan.vm_name or plan.title, limit=40)
+def _shell_word(word: str) -> str:
+    """`word` quoted for a shell; one with hidden characters as $'…', in which each of them is spelled out."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    return "$'" + "".join(_spelled(char) for char in word) + "'"
+
+
+def _spelled(char: str) -> str:
+    if char in "\\'":
+        return "\\" + char
+    shown = printable(char)
+    if shown == char:
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"

@@ -5,8 +5,6 @@ Each handler has the shape of hvtui.tui.actions.Handler and is called from a wor
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,17 +14,20 @@ from hvtui.tui.actions import Target
 from hvtui.tui.screens.prompt import PromptScreen
 
 if TYPE_CHECKING:
+    from host.job_model import Job
     from hvtui.tui.app import HvtuiApp
     from vm.model import Vm
 
 
 async def rename(app: HvtuiApp, target: Target) -> None:
     """Ask for the new name of one VM."""
+    from vm.names import name_problem
     from vm.settings import plan_rename
 
     vm = target.vms[0]
-    hint = "the VM must be off; disks keep their file names"
-    name = await app.push_screen_wait(PromptScreen(f"Rename {_short(vm)}", value=vm.name, hint=hint))
+    hint = "its disks keep their file names" if not vm.is_active else "it must be off for that"
+    prompt = PromptScreen(f"Rename {_short(vm)}", value=_editable(vm.name), hint=hint, check=name_problem)
+    name = await app.push_screen_wait(prompt)
     if name and name != vm.name:
         plan = await app.bridge.call(plan_rename, app.services.host, vm, name)
         await app.propose([plan], done="renamed")
@@ -35,29 +36,31 @@ async def rename(app: HvtuiApp, target: Target) -> None:
 async def set_tags(app: HvtuiApp, target: Target) -> None:
     """Ask for tags: the whole list for one VM, additions and removals for several."""
     if len(target.vms) == 1:
-        tags = ", ".join(target.vms[0].config.tags) if target.vms[0].config else ""
-        prompt = PromptScreen(f"Tags of {_short(target.vms[0])}", value=tags, hint="web, prod")
+        now = ", ".join(target.vms[0].config.tags) if target.vms[0].config else ""
+        prompt = PromptScreen(f"Tags of {_short(target.vms[0])}", value=_editable(now), hint="such as: web, prod")
     else:
-        prompt = PromptScreen(f"Tags of {len(target.vms)} VMs", hint="+web adds, -old removes, web, prod replaces")
+        now = ""
+        hint = "+web adds a tag, -old removes one; web, prod replaces all"
+        prompt = PromptScreen(f"Tags of {len(target.vms)} VMs", hint=hint)
     answer = await app.push_screen_wait(prompt)
-    if answer is not None:
+    if answer is not None and answer.strip() != now:
         await _set(app, target.vms, {"tags": answer})
 
 
 async def set_title(app: HvtuiApp, target: Target) -> None:
     """Ask for the one-line title of one VM."""
     vm = target.vms[0]
-    title = vm.config.title if vm.config else ""
-    answer = await app.push_screen_wait(PromptScreen(f"Title of {_short(vm)}", value=printable(title)))
-    if answer is not None:
+    now = vm.config.title if vm.config else ""
+    prompt = PromptScreen(f"Title of {_short(vm)}", value=_editable(now), hint="one line that says what it is for")
+    answer = await app.push_screen_wait(prompt)
+    if answer is not None and answer != _editable(now):
         await _set(app, [vm], {"title": answer})
 
 
 async def edit_xml(app: HvtuiApp, target: Target) -> None:
     """Open the XML editor on one VM."""
-    from vm.edit import editable_xml
-
     from hvtui.tui.screens.xml_editor import XmlEditorScreen
+    from vm.edit import editable_xml
 
     vm = target.vms[0]
     xml = await app.bridge.call(editable_xml, app.services.host, vm)
@@ -65,57 +68,63 @@ async def edit_xml(app: HvtuiApp, target: Target) -> None:
 
 
 async def delete(app: HvtuiApp, target: Target) -> None:
-    """One VM: ask which disks go too. Several: disks are kept."""
+    """One VM: ask which disks go too, and whether to turn it off. Several: disks are kept."""
+    from hvtui.tui.screens.delete import DeleteScreen, Deletion
     from vm.delete import disk_uses, plan_delete
 
-    from hvtui.tui.screens.delete import DeleteScreen
-
     host = app.services.host
-    if len(target.vms) == 1:
-        vm = target.vms[0]
-        uses = await app.bridge.call(disk_uses, host, vm)
-        chosen = await app.push_screen_wait(DeleteScreen(vm, uses)) if uses else ()
-        if chosen is None:
-            return
-        plans: Sequence[Plan] = [await app.bridge.call(plan_delete, host, vm, remove_disks=chosen)]
-    else:
-        plans = await app.bridge.call(lambda: tuple(plan_delete(host, vm) for vm in target.vms))
-    await app.propose(plans, done="deleted")
+    if len(target.vms) > 1:
+        await app.propose(await app.plan_each(plan_delete, target), done="deleted")
+        return
+    vm = target.vms[0]
+    uses = await app.bridge.call(disk_uses, host, vm)
+    asks = bool(uses) or (vm.is_active and vm.persistent)
+    wanted = await app.push_screen_wait(DeleteScreen(vm, uses)) if asks else Deletion()
+    if wanted is not None:
+        plan = await app.bridge.call(plan_delete, host, vm, remove_disks=wanted.disks, off=wanted.off)
+        await app.propose([plan], done="deleted")
 
 
 async def undo_last(app: HvtuiApp, _target: Target) -> None:
     """Take back the newest finished job that was not taken back yet; the plan is shown first."""
-    from host.jobs import plan_undo
+    from hvtui.tui.job_text import can_undo
 
-    from host.job_model import JobState
-
-    job = next((job for job in app.jobs if job.state is JobState.DONE and job.undone_by is None), None)
+    job = next((job for job in app.jobs if can_undo(job) and job.plan.undoes_job is None), None)
     if job is None:
-        app.say("there is nothing to undo")
+        app.say("there is nothing to undo: no job is done yet, or all were taken back")
         return
+    await undo(app, job)
+
+
+async def undo(app: HvtuiApp, job: Job) -> None:
+    """Show how the job is taken back, or why not, and do it when accepted."""
+    from host.jobs import plan_undo
+    from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
+
     plan = await app.bridge.call(plan_undo, job, app.services.host)
-    await app.propose([plan], done="undone:")
+    await app.propose([plan], done="took back:")
 
 
 async def open_console(app: HvtuiApp, target: Target) -> None:
     """Give the terminal to the VM's serial console until the escape key; the screen comes back whatever happens."""
-    from vm.console import attach
+    from hvtui.tui.console import lend_terminal
 
     vm = target.vms[0]
-    with app.suspend():
-        os.write(sys.stdout.fileno(), b"\x1b[2J\x1b[H")
-        why = attach(app.services.host, vm, stdin_fd=sys.stdin.fileno(), stdout_fd=sys.stdout.fileno())
-    app.refresh(layout=True)
-    app.say(f"console of {_short(vm)}: {printable(why, limit=200)}")
+    app.say(f"console of {_short(vm)}: {lend_terminal(app, vm)}")
 
 
 async def _set(app: HvtuiApp, vms: Sequence[Vm], changes: Mapping[str, str]) -> None:
     from vm.settings import plan_set
 
     host = app.services.host
-    plans = await app.bridge.call(lambda: tuple(plan_set(host, vm, changes) for vm in vms))
-    await app.propose(plans, done="changed")
+    plans: Sequence[Plan] = await app.bridge.call(lambda: tuple(plan_set(host, vm, changes) for vm in vms))
+    await app.propose(plans, done=f"changed {' and '.join(changes)} of")
 
 
 def _short(vm: Vm) -> str:
     return printable(vm.name, limit=40)
+
+
+def _editable(text: str) -> str:
+    """`text` as the start of an answer; empty when nobody could edit it (hidden characters, very long)."""
+    return text if len(text) <= 200 and printable(text) == text else ""

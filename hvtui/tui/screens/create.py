@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from textual import on
+from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, VerticalScroll
-from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, Label, Select, Static
+from textual.widgets import Input, Label
 
 from host.errors import HvtuiError
 from host.plan import Plan
+from host.text import printable
 from hvtui.tui import plan_text
-from hvtui.tui.create_form import FIELDS, SUGGESTED, Field, request_from
+from hvtui.tui.create_form import FIELDS, SUGGESTED, Field, key_of_label, request_from
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.widgets.chooser import Chooser
+from hvtui.tui.widgets.line_input import LineInput
+from hvtui.tui.widgets.page import Page, Row, row
 from vm.create_request import SourceKind
 
-_PREVIEW_DELAY_S = 0.3  # typing must not ask the host at every key
+_PREVIEW_DELAY_S = 0.2  # typing must not ask the host at every key
+_NOT_YET = (
+    row("Give it a name: what will be made stands here.", style="$text-muted", indent=2),
+    row("↑↓ tab  another field     ←→  another choice", style="$text-muted", indent=2),
+)
 
 
 class CreateScreen(HvtuiScreen):
     """Fields above (at the left on wide terminals), what will be done below (at the right)."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ("create",)
+    IS_TYPED_INTO = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012 - Textual declares it so
     DEFAULT_CSS = """
+    CreateScreen #title { height: 1; }
     CreateScreen #panes { height: 1fr; }
-    CreateScreen #form { height: 12; padding: 0 1; scrollbar-size-vertical: 1; }
-    CreateScreen #preview { height: 1fr; border-top: solid $panel; scrollbar-size-vertical: 1; }
+    CreateScreen #form { height: auto; max-height: 12; padding: 0 1 0 2; scrollbar-size-vertical: 1; }
+    CreateScreen #preview { height: 1fr; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
     CreateScreen.-wide #panes { layout: horizontal; }
-    CreateScreen.-wide #form { width: 50%; height: 1fr; }
-    CreateScreen.-wide #preview { width: 50%; height: 1fr; border-top: none; border-left: solid $panel; }
+    CreateScreen.-wide #form { width: 50%; height: 1fr; max-height: 100%; padding: 1 1 0 2; }
+    CreateScreen.-wide #preview { width: 50%; height: 1fr; border-top: none; border-left: solid $text-disabled;
+        padding: 1 0 0 0; }
     CreateScreen .field { height: 1; }
+    CreateScreen.-wide .field { margin-bottom: 1; }
     CreateScreen .field.-hidden { display: none; }
     CreateScreen .field Label { width: 12; color: $text-muted; }
-    CreateScreen .field Input { width: 1fr; border: none; height: 1; padding: 0 1; background: $boost; }
-    CreateScreen .field Select { width: 1fr; height: 1; }
+    CreateScreen .field.-wrong Label { color: $text-error; text-style: bold; }
     """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "app.focus_next", show=False),
+        Binding("up", "app.focus_previous", show=False),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
+        # keymap.bindings_for replaced the bindings of the class: the form's own come back here.
+        for key, action in (("down", "app.focus_next"), ("up", "app.focus_previous")):
+            self._bindings.bind(key, action, show=False)
         self._typed: set[str] = set()  # fields the user has changed: suggestions leave them alone
 
     def body(self) -> Iterable[Widget]:
-        rows = [
-            Horizontal(Label(field.label), _widget(field), classes="field", id=f"row-{field.key}") for field in FIELDS
-        ]
+        yield Page([row("New virtual machine", style="bold", indent=1)], id="title")
         yield Container(
-            VerticalScroll(*rows, id="form", can_focus=False),
-            VerticalScroll(Static(id="plan"), id="preview", can_focus=False),
+            VerticalScroll(*(_row(field) for field in FIELDS), id="form", can_focus=False),
+            VerticalScroll(Page(_NOT_YET, id="plan"), id="preview", can_focus=False),
             id="panes",
         )
 
@@ -58,49 +75,53 @@ class CreateScreen(HvtuiScreen):
         self._show_fields()
         self.query_one("#name", Input).focus()
 
-    def on_input_changed(self, message: Input.Changed) -> None:
+    @on(Input.Changed)
+    def _input_changed(self, message: Input.Changed) -> None:
         if message.input.has_focus and message.input.id is not None:
             self._typed.add(message.input.id)
         self._preview_soon()
 
-    def on_select_changed(self, message: Select.Changed) -> None:
-        if message.select.id == "source":
+    @on(Chooser.Changed)
+    def _choice_changed(self, message: Chooser.Changed) -> None:
+        if message.chooser.id == "source":
             self._suggest()
             self._show_fields()
         self._preview_soon()
 
-    def on_input_submitted(self) -> None:
-        self.focus_next()
+    @on(Input.Submitted)
+    def _submitted(self, message: Input.Submitted) -> None:
+        if message.input.id != "command":
+            self.focus_next()
 
     async def submit(self) -> None:
         """Show the plan and, when it is accepted, make the VM; the form stays open while something is wrong."""
+        self._preview_timer.stop()
         try:
             plan = await self._plan()
         except HvtuiError as error:
+            self._show_problem(error)
             self.say(str(error), "bad")
+            self._go_to_problem(error)
             return
-        self._preview_timer.stop()
+        self._show_plan(plan)
         if plan.blockers:
-            self.query_one("#plan", Static).update(plan_text.plan_content(plan))
             self.say(f"cannot be made yet: {plan.blockers[0].reason}", "bad")
             return
-        name = plan.vm_name or "the VM"
-        self.hvtui.run_worker(self.hvtui.propose([plan], done="made"), group="create")
-        self.hvtui.say(f"making {name}")
+        await self.hvtui.propose([plan], done="made", ask=True, accepted=lambda: self.hvtui.go("fleet"))
 
     def leave(self) -> None:
-        self.dismiss()
-
-    @property
-    def _source(self) -> SourceKind:
-        return SourceKind(self._values()["source"])
+        self.hvtui.back()
 
     def _values(self) -> dict[str, str]:
         values = {}
         for field in FIELDS:
             widget = self.query_one(f"#{field.key}")
-            values[field.key] = widget.value if isinstance(widget, Input) else str(_selected(widget))
+            values[field.key] = widget.value if isinstance(widget, Input | Chooser) else ""
         return values
+
+    @property
+    def _source(self) -> SourceKind:
+        return SourceKind(self.query_one("#source", Chooser).value)
 
     async def _plan(self) -> Plan:
         from vm.create import plan_create
@@ -126,11 +147,31 @@ class CreateScreen(HvtuiScreen):
         self.run_worker(self._show_preview(), exclusive=True, group="preview")
 
     async def _show_preview(self) -> None:
+        if not self.query_one("#name", Input).value.strip():
+            self._show(_NOT_YET)
+            return
         try:
-            content = plan_text.plan_content(await self._plan())
+            self._show_plan(await self._plan())
         except HvtuiError as error:
-            content = Content.styled(f"  {error}", "$text-muted")
-        self.query_one("#plan", Static).update(content)
+            self._show_problem(error)
+
+    def _show_plan(self, plan: Plan) -> None:
+        self._show(plan_text.plan_rows(plan))
+
+    def _show_problem(self, error: HvtuiError) -> None:
+        about = f"{error.about}: " if error.about else ""
+        rows = [row(printable(f"{about}{error.cause}", limit=400), mark="×", style="$text-error")]
+        rows += [row(printable(error.remedy, limit=400), style="$text-muted")] if error.remedy else []
+        self._show(rows, wrong=key_of_label(error.about))
+
+    def _show(self, rows: Sequence[Row], *, wrong: str | None = None) -> None:
+        for field in FIELDS:
+            self.query_one(f"#row-{field.key}").set_class(field.key == wrong, "-wrong")
+        self.query_one("#plan", Page).show(rows)
+
+    def _go_to_problem(self, error: HvtuiError) -> None:
+        if (key := key_of_label(error.about)) is not None:
+            self.query_one(f"#{key}").focus()
 
 
 def _row(field: Field) -> Widget:
@@ -139,9 +180,5 @@ def _row(field: Field) -> Widget:
 
 def _widget(field: Field) -> Widget:
     if field.choices:
-        return Select(field.choices, value=field.value, allow_blank=False, compact=True, id=field.key)
-    return Input(field.value, placeholder=field.hint, compact=True, id=field.key)
-
-
-def _selected(widget: Widget) -> object:
-    return widget.value if isinstance(widget, Select) else ""
+        return Chooser(field.choices, field.value, id=field.key)
+    return LineInput(field.value, placeholder=field.hint, id=field.key)

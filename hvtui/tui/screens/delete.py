@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widget import Widget
 
 from host.text import printable
 from host.units import format_bytes
+from hvtui.tui.screens.dialog import Dialog
+from hvtui.tui.symbols import CURSOR, MARK
+from hvtui.tui.widgets.page import Page, Row, row
 from vm.model import Vm
 
 if TYPE_CHECKING:
     from vm.disk_uses import DiskUse
 
+_INDENT = 8
+_OFF = ""  # the key of the row that turns the VM off; disks have their targets
 
-class DeleteScreen(ModalScreen[tuple[str, ...] | None]):
-    """Returns the targets (vda) of the disks to remove, () for none, or None to go back."""
 
-    DEFAULT_CSS = """
-    DeleteScreen { align: center middle; }
-    DeleteScreen #frame { width: 100%; max-width: 100; height: auto; border: round $error; background: $surface;
-        padding: 0 1; }
-    DeleteScreen #keys { margin-top: 1; color: $text-muted; }
-    """
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What goes with the VM: the targets of the disks to remove, and whether to turn it off first."""
+
+    disks: tuple[str, ...] = ()
+    off: bool = False
+
+
+class DeleteScreen(Dialog[Deletion | None]):
+    """Returns what to do besides removing the definition, or None to go back. The plan is shown after it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "accept", "go on"),
-        Binding("space", "toggle", "keep or remove"),
+        Binding("space", "switch", "keep or remove"),
         Binding("j,down", "move(1)", show=False),
         Binding("k,up", "move(-1)", show=False),
         Binding("escape,q", "refuse", "back"),
@@ -41,44 +47,68 @@ class DeleteScreen(ModalScreen[tuple[str, ...] | None]):
     def __init__(self, vm: Vm, uses: Sequence[DiskUse]) -> None:
         super().__init__()
         self._vm = vm
-        self._uses = tuple(uses)
-        self._removed: set[str] = set()
+        self._uses = {use.target: use for use in uses}
+        self._rows = [*([_OFF] if vm.is_active else []), *self._uses]
+        self._chosen: set[str] = set()
         self._cursor = 0
+        self.add_class("-danger")
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = Content(f" Delete {printable(self._vm.name, limit=40)}: its disks ")
-            yield Static(self._lines(), id="disks")
-            yield Static(Content("space keep or remove   enter shows what will be done   esc back"), id="keys")
+    def title_text(self) -> str:
+        return f"Delete {printable(self._vm.name, limit=40)}: what goes with it"
+
+    def hints(self) -> Sequence[tuple[str, str]]:
+        move = (("↑↓", "move"),) if len(self._rows) > 1 else ()
+        return (*move, ("space", "change"), ("enter", "show the plan"), ("esc", "back"))
+
+    def body(self) -> Iterable[Widget]:
+        yield VerticalScroll(Page(self._lines(), id="text"), id="body", can_focus=False)
 
     def action_move(self, rows: int) -> None:
-        self._cursor = (self._cursor + rows) % len(self._uses)
+        self._cursor = (self._cursor + rows) % len(self._rows)
         self._repaint()
 
-    def action_toggle(self) -> None:
-        use = self._uses[self._cursor]
-        if not use.why_kept:
-            self._removed.symmetric_difference_update({use.target})
-        self._repaint()
+    def action_switch(self) -> None:
+        """Change the row under the cursor, where it can be."""
+        key = self._rows[self._cursor]
+        if key == _OFF or self._uses[key].removable:
+            self._chosen.symmetric_difference_update({key})
+            self._repaint()
+        else:
+            self.warn("this disk stays, for the reason that stands there")
 
     def action_accept(self) -> None:
-        self.dismiss(tuple(use.target for use in self._uses if use.target in self._removed))
+        disks = tuple(target for target in self._uses if target in self._chosen)
+        self.dismiss(Deletion(disks, off=_OFF in self._chosen and self._vm.is_active))
 
     def action_refuse(self) -> None:
         self.dismiss(None)
 
     def _repaint(self) -> None:
-        self.query_one("#disks", Static).update(self._lines())
+        self.query_one("#text", Page).show(self._lines())
+        place = sum(2 if index else 0 for index in range(self._cursor + 1))
+        self.query_one("#body", VerticalScroll).scroll_to(y=max(place - 4, 0), animate=False)
 
-    def _lines(self) -> Content:
-        lines = []
-        for index, use in enumerate(self._uses):
-            removed = use.target in self._removed
-            cursor = "▶" if index == self._cursor else " "
-            size = format_bytes(use.size_bytes) if use.size_bytes is not None else "size unknown"
-            words = f"{cursor} {'remove' if removed else 'keep  '}  {use.target}  {printable(use.path)}  {size}"
-            style = "$text-error bold" if removed else ""
-            lines.append(Content.styled(words, style) if style else Content(words))
-            why = printable(use.why_kept) if use.why_kept else "used by nothing else"
-            lines.append(Content.styled(f"            {why}", "$text-muted"))
-        return Content("\n").join(lines)
+    def _lines(self) -> list[Row]:
+        return [line for index, key in enumerate(self._rows) for line in self._row(key, index == self._cursor)]
+
+    def _row(self, key: str, is_current: bool) -> list[Row]:
+        is_chosen = key in self._chosen
+        cursor = Content.styled(f" {CURSOR if is_current else ' '} ", "bold $accent")
+        is_fixed = key != _OFF and not self._uses[key].removable
+        box = Content.styled(f"[{MARK if is_chosen else ' '}]  ", "bold $text-error" if is_chosen else "")
+        box = Content(" –   ") if is_fixed else box
+        if key == _OFF:
+            what, why = "turn it off first", f"it is {self._vm.state.value}; what is not on its disks is lost"
+        else:
+            what, why = _disk_words(self._uses[key])
+        style = "bold $text-error" if is_chosen else "bold" if is_current else ""
+        return [Row(Content.styled(what, style), cursor + box, _INDENT), row(why, style="$text-muted", indent=_INDENT)]
+
+
+def _disk_words(use: DiskUse) -> tuple[str, str]:
+    size = f"  {format_bytes(use.size_bytes)}" if use.size_bytes is not None else ""
+    where = printable(use.path or use.source, limit=400) or "an empty drive"
+    what = f"{use.device} {printable(use.target, limit=20)}  {where}{size}"
+    if use.removable:
+        return f"remove the {what}", "used by nothing else; it stays unless you mark it"
+    return f"the {what}", f"stays: {printable(use.keep_reason, limit=400)}"

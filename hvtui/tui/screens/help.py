@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from textual.app import ComposeResult
+from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widget import Widget
 
 from host.text import fit
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, actions_for
+from hvtui.tui.screens.dialog import Dialog
+from hvtui.tui.widgets.page import Page, Row, heading, row
 
 _SCOPE_TITLES = {
-    "vm": "Virtual machines",
+    "vm": "Virtual machines: the marked ones, else the one under the cursor",
     "fleet": "This list",
     "app": "Everywhere",
     "jobs": "Jobs",
@@ -26,64 +27,72 @@ _SCOPE_TITLES = {
     "create": "New virtual machine",
     "xml": "XML editor",
 }
-_ALWAYS = (
-    ("↑ ↓  j k", "move"),
-    ("pgup pgdn  g G", "a page; first and last"),
-    ("enter  esc", "open; back"),
-)
+_ORDER = ("vm", "jobs", "events", "host", "create", "xml", "fleet", "app")
+_KEYS, _TITLE, _MOST_IDS = 11, 20, 90  # cells; ids are shown from that width on
+_LIST_KEYS = (("↑↓ j k", "move"), ("pgup pgdn", "a page"), ("home end", "first, last"))
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """Lists the keys of `scopes` (those of the screen below when it is not said)."""
 
-    DEFAULT_CSS = """
-    HelpScreen { align: center middle; }
-    HelpScreen #frame { width: 100%; max-width: 100; height: auto; max-height: 100%; border: round $accent;
-        background: $surface; padding: 0 1; }
-    HelpScreen #body { height: auto; max-height: 1fr; scrollbar-size-vertical: 1; }
-    HelpScreen #keys { height: 1; color: $text-muted; }
-    """
-
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark", "dismiss", "back"),
-        Binding("j,down", "scroll(1)", show=False),
-        Binding("k,up", "scroll(-1)", show=False),
-        Binding("pagedown,space", "scroll(15)", show=False),
-        Binding("pageup", "scroll(-15)", show=False),
+        Binding("escape,q,question_mark,f1", "leave", "back"),
+        Binding("home,g", "scroll(-9999)", show=False),
+        Binding("end,G", "scroll(9999)", show=False),
     ]
 
     def __init__(self, scopes: Sequence[str] = ()) -> None:
         super().__init__()
         self._scopes = tuple(scopes)
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = Content(" Keys ")
-            with VerticalScroll(id="body", can_focus=False):
-                yield Static(help_content(self._scopes or self._scopes_below()))
-            yield Static(Content("↑↓ scroll   : runs an action by its id   ctrl+p palette   esc back"), id="keys")
+    def title_text(self) -> str:
+        return "Keys"
 
-    def action_scroll(self, lines: int) -> None:
-        self.query_one("#body", VerticalScroll).scroll_relative(y=lines, animate=False)
+    def hints(self) -> Sequence[tuple[str, str]]:
+        return (("↑↓", "scroll"), (":", "runs any action by its name"), ("ctrl+p", "palette"), ("esc", "back"))
+
+    def body(self) -> Iterable[Widget]:
+        yield VerticalScroll(Page(self._rows(self.app.size.width), id="text"), id="body")
+
+    def on_mount(self) -> None:
+        self.query_one("#body").focus()
+
+    def on_resize(self, event: events.Resize) -> None:  # noqa: ARG002 - the width comes from the app
+        self.query_one("#text", Page).show(self._rows(self.app.size.width))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _rows(self, width: int) -> list[Row]:
+        return help_rows(self._scopes or self._scopes_below(), with_ids=width >= _MOST_IDS)
 
     def _scopes_below(self) -> tuple[str, ...]:
         below = next((s for s in reversed(self.app.screen_stack) if s is not self and hasattr(s, "SCOPES")), None)
         return (*getattr(below, "SCOPES", ()), "app")
 
 
-def help_content(scopes: Sequence[str]) -> Content:
-    """The keys of `scopes`, grouped, with each action's id (for the `:` line and the configuration)."""
-    lines: list[Content] = [Content.styled(" Moving", "bold $text-accent")]
-    lines += [Content(f"   {fit(keys, 16)} {what}") for keys, what in _ALWAYS]
-    for scope in scopes:
-        known = [action for action in actions_for((scope,)) if keymap.keys_of(action)]
+def help_rows(scopes: Sequence[str], *, with_ids: bool) -> list[Row]:
+    """The keys of `scopes`, grouped: what they do, and each action's id (for the configuration)."""
+    rows: list[Row] = []
+    for scope in sorted(scopes, key=_ORDER.index):
+        known = [action for action in actions_for((scope,)) if not _is_one_of_many(action)]
         if known:
-            lines += [Content(""), Content.styled(f" {_SCOPE_TITLES.get(scope, scope)}", "bold $text-accent")]
-            lines += [_action_line(action) for action in known]
-    return Content("\n").join(lines)
+            rows += [row(), heading(_SCOPE_TITLES.get(scope, scope))]
+            rows += [_action_row(action, with_ids=with_ids) for action in known]
+    return rows[1:]
 
 
-def _action_line(action: Action) -> Content:
-    keys = " ".join(keymap.display(key) for key in keymap.keys_of(action))
-    words = action.title + (f": {action.help}" if action.help else "")
-    return Content.assemble("   ", (fit(keys, 16), "bold"), " ", fit(words, 56), " ", (action.id, "$text-muted"))
+def _is_one_of_many(action: Action) -> bool:
+    """The second to ninth of nine alike."""
+    return action.id.startswith("fleet.sort_") and action.id != "fleet.sort_1"
+
+
+def _action_row(action: Action, *, with_ids: bool) -> Row:
+    is_first_of_many = action.id == "fleet.sort_1"
+    keys = " ".join(keymap.display(key) for key in keymap.keys_of(action)[:3])
+    keys = "1 … 9" if is_first_of_many else keys or "–"
+    title = "sort by that column" if is_first_of_many else action.title
+    words = [(action.help, "$text-muted")] if action.help else []
+    ids = [("  " if action.help else "", ""), (action.id, "$text-disabled")] if with_ids else []
+    margin = Content.assemble("   ", (fit(keys, _KEYS), "bold $accent"), fit(title, _TITLE), " ")
+    return Row(Content.assemble(*words, *ids), margin, 3 + _KEYS + _TITLE + 1)

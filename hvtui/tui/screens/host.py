@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
-from hvtui.tui.host_text import host_content
+from hvtui.tui.host_text import host_rows
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.widgets.page import Page, row
 from vm.model import Snapshot
 
 
@@ -19,13 +18,16 @@ class HostScreen(HvtuiScreen):
     """One scrolling page; new figures replace old ones in place."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ("host",)
-    DEFAULT_CSS = "HostScreen #body { height: 1fr; scrollbar-size-vertical: 1; padding-top: 1; }"
+    DEFAULT_CSS = "HostScreen #body { height: 1fr; scrollbar-size-vertical: 1; }"
 
     def body(self) -> Iterable[Widget]:
-        yield VerticalScroll(Static(Content("  not connected yet"), id="text"), id="body")
+        yield VerticalScroll(Page([row(), row("not connected yet")], id="text"), id="body")
 
     def on_mount(self) -> None:
         self.query_one("#body", VerticalScroll).focus()
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
-        self.query_one("#text", Static).update(host_content(snapshot))
+        self.query_one("#text", Page).show(host_rows(snapshot))
+
+    def leave(self) -> None:
+        self.hvtui.back()

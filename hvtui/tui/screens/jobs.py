@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import OptionList, Static
+from textual.widgets import OptionList
 
 from host.job_model import Job
-from hvtui.tui import job_text
+from host.plan import Plan
+from hvtui.tui import job_plans, job_text
+from hvtui.tui.actions import Target
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.widgets.choice_list import ChoiceList
+from hvtui.tui.widgets.footer import Footer
+from hvtui.tui.widgets.page import Page, Row, row
 
-_EMPTY = "\n  No job yet. Everything that changes this host or a VM runs as a job and is listed here:\n" \
-    "  who did what, when, step by step, and how to take it back.\n\n  esc back"  # fmt: skip
+_EMPTY = (
+    row(),
+    row("No job yet.", style="bold", indent=3),
+    row(),
+    row("Whatever changes this host or a VM runs as a job and is listed here: who did what and when, step by step,"
+        " and how to take it back.", indent=3),
+)  # fmt: skip
 
 
 class JobsScreen(HvtuiScreen):
@@ -28,22 +39,33 @@ class JobsScreen(HvtuiScreen):
     DEFAULT_CSS = """
     JobsScreen #panes { height: 1fr; }
     JobsScreen #list { height: 1fr; width: 1fr; }
-    JobsScreen #detail { height: 45%; border-top: solid $panel; scrollbar-size-vertical: 1; }
+    JobsScreen #detail { height: 55%; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
     JobsScreen.-wide #panes { layout: horizontal; }
-    JobsScreen.-wide #detail { width: 45%; height: 1fr; border-top: none; border-left: solid $panel; }
+    JobsScreen.-wide #detail { width: 45%; height: 1fr; border-top: none; border-left: solid $text-disabled; }
+    JobsScreen.-open #list, JobsScreen.-empty #list { display: none; }
+    JobsScreen.-open #detail, JobsScreen.-empty #detail { height: 1fr; width: 1fr; border: none; }
     """
 
     def body(self) -> Iterable[Widget]:
-        yield Container(
-            ChoiceList(id="list"), VerticalScroll(Static(id="text"), id="detail", can_focus=False), id="panes"
-        )
+        yield Container(ChoiceList(id="list"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
+
+    def on_mount(self) -> None:
+        self._list.focus()
+
+    def target(self) -> Target:
+        return replace(super().target(), job=self.selected)
 
     def jobs_changed(self, jobs: tuple[Job, ...]) -> None:
+        self.set_class(not jobs, "-empty")
         self._list.show_rows([(str(job.id), partial(_job_line, job)) for job in jobs])
         self._show_detail()
 
     def on_option_list_option_highlighted(self, _message: OptionList.OptionHighlighted) -> None:
         self._show_detail()
+        self.query_one("#detail", VerticalScroll).scroll_home(animate=False)
+
+    def on_option_list_option_selected(self, _message: OptionList.OptionSelected) -> None:
+        self.open_job()
 
     @property
     def selected(self) -> Job | None:
@@ -51,44 +73,58 @@ class JobsScreen(HvtuiScreen):
         chosen = self._list.chosen
         return next((job for job in self.hvtui.jobs if str(job.id) == chosen), None)
 
+    def open_job(self) -> None:
+        """Give the job under the cursor the whole screen, or the list its place back."""
+        is_open = not self.has_class("-open") and self.selected is not None
+        self.set_class(is_open, "-open")
+        self.query_one("#detail" if is_open else "#list").focus()
+
+    def back(self) -> None:
+        """Leave the opened job, then the screen."""
+        if self.has_class("-open"):
+            self.open_job()
+        else:
+            self.hvtui.back()
+
     async def cancel_job(self) -> None:
-        """Ask the process that runs the job to stop; what it made is rolled back."""
+        """Ask the process that runs the job to stop and to roll back; give up an interrupted one."""
         from host import jobs
 
-        if (job := self._selected_or_say()) is not None:
-            await self.hvtui.bridge.call(jobs.cancel, job.id, self.hvtui.services.journal)
-            self.say(f"asked job {job.id} to stop", "warn")
+        job = self._chosen()
+        if job is not None and await self._agreed(job_plans.plan_cancel(job)):
+            cancelled = await self.hvtui.bridge.call(jobs.cancel, job.id, self.hvtui.services.journal)
+            self.say(f"job {job.id} is given up" if cancelled.state.is_over else f"asked job {job.id} to stop", "warn")
             self.hvtui.bridge.watch_jobs()
 
     async def restart_job(self) -> None:
         """Continue a failed, cancelled or interrupted job with its first step that is not done."""
-        from host import jobs
-
-        await self._work_on(jobs.restart, "restarted")
+        job = self._chosen()
+        if job is not None and await self._agreed(job_plans.plan_restart(job)):
+            self._tell(await self.hvtui.bridge.restart_job(job))
 
     async def roll_back_job(self) -> None:
-        """Remove what an interrupted or failed job made."""
-        from host import jobs
-
-        await self._work_on(jobs.rollback, "rolled back")
+        """Take back what an interrupted job, or a failed one that kept it, made."""
+        job = self._chosen()
+        if job is not None and await self._agreed(job_plans.plan_roll_back(job)):
+            self._tell(await self.hvtui.bridge.roll_back_job(job))
 
     async def undo_job(self) -> None:
         """Take a finished job back, where its steps have an inverse; the plan is shown first."""
-        from host import jobs
+        from hvtui.tui import vm_handlers
 
-        if (job := self._selected_or_say()) is not None:
-            plan = await self.hvtui.bridge.call(jobs.plan_undo, job, self.hvtui.services.host)
-            await self.hvtui.propose([plan], done="undone:")
+        if (job := self._chosen()) is not None:
+            await vm_handlers.undo(self.hvtui, job)
 
-    async def _work_on(self, function: Callable[..., Job], done: str) -> None:
-        if (job := self._selected_or_say()) is not None:
-            services = self.hvtui.services
-            self.hvtui.bridge.watch_jobs()
-            ended = await self.hvtui.bridge.call(function, job.id, services.host, services.journal)
-            self.hvtui.bridge.watch_jobs()
-            self.say(f"{done} job {ended.id}: {ended.state}", "bad" if ended.error else "good")
+    async def _agreed(self, plan: Plan) -> bool:
+        agreed = await self.hvtui.push_screen_wait(PlanScreen([plan]))
+        return bool(agreed)
 
-    def _selected_or_say(self) -> Job | None:
+    def _tell(self, job: Job) -> None:
+        self.say(
+            f"job {job.id} {job.state.value}{f': {job.error}' if job.error else ''}", "bad" if job.error else "good"
+        )
+
+    def _chosen(self) -> Job | None:
         if self.selected is None:
             self.say("no job is selected", "warn")
         return self.selected
@@ -99,8 +135,9 @@ class JobsScreen(HvtuiScreen):
 
     def _show_detail(self) -> None:
         job = self.selected
-        content = job_text.job_content(job) if job else Content(_EMPTY)
-        self.query_one("#text", Static).update(content)
+        rows: Iterable[Row] = job_text.job_rows(job) if job is not None else _EMPTY
+        self.query_one("#text", Page).show(tuple(rows))
+        self.query_one(Footer).show_target(self.target())
 
 
 def _job_line(job: Job, width: int) -> Content:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
 
-from textual.app import ComposeResult
+from textual import events
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from host.plan import Plan
-from hvtui.tui import plan_text
+from hvtui.tui import keymap, plan_text
+from hvtui.tui.screens.dialog import Dialog
+from hvtui.tui.widgets.line_input import LineInput
+from hvtui.tui.widgets.page import Page, Row
+
+if TYPE_CHECKING:
+    from hvtui.tui.app import HvtuiApp
 
 
-class PlanScreen(ModalScreen[bool]):
+class PlanScreen(Dialog[bool]):
     """Shows one or more plans. Dismisses with True when the runnable ones are to be run."""
 
     DEFAULT_CSS = """
-    PlanScreen { align: center middle; }
-    PlanScreen #frame {
-        width: 100%; max-width: 110; height: auto; max-height: 100%;
-        border: round $accent; border-title-style: bold; background: $surface; padding: 0 1;
-    }
-    PlanScreen.-danger #frame { border: round $error; }
-    PlanScreen #body { height: auto; max-height: 1fr; scrollbar-size-vertical: 1; }
-    PlanScreen #typed { border: none; height: 1; margin: 1 2 0 2; padding: 0 1; background: $boost; }
-    PlanScreen #keys { height: 1; margin-top: 1; color: $text-muted; }
+    PlanScreen #confirm { height: 1; margin-top: 1; }
+    PlanScreen #confirm Static { width: auto; margin-left: 5; }
+    PlanScreen #typed { width: 1fr; margin: 0 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,8 +36,6 @@ class PlanScreen(ModalScreen[bool]):
         Binding("d", "details", "details and XML diff"),
         Binding("y", "copy", "copy command"),
         Binding("escape,q", "refuse", "back"),
-        Binding("j,down", "scroll(1)", show=False),
-        Binding("k,up", "scroll(-1)", show=False),
     ]
 
     def __init__(self, plans: Sequence[Plan]) -> None:
@@ -45,21 +43,55 @@ class PlanScreen(ModalScreen[bool]):
         self.plans = tuple(plans)
         self.runnable = tuple(plan for plan in self.plans if not plan.blockers)
         self.must_type = plan_text.typed_confirmation(self.plans) if self.runnable else None
+        self._removers = plan_text.removers(self.plans)
         self._shows_details = False
+        self.lines_below = 2 if self.must_type is not None else 0
         self.set_class(self.must_type is not None, "-danger")
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = Content(f" {plan_text.title_of(self.plans)} ")
-            with VerticalScroll(id="body", can_focus=False):
-                yield Static(self._summary(), id="text")
-            if self.must_type is not None:
-                yield Input(placeholder=f"type {self.must_type} to confirm", id="typed", compact=True)
-            yield Static(self._keys(), id="keys")
+    def title_text(self) -> str:
+        return plan_text.title_of(self.plans)
+
+    def body(self) -> Iterable[Widget]:
+        yield VerticalScroll(Page(self._rows(), id="text"), id="body")
+        if self.must_type is not None:
+            words = Content.assemble("type ", (self.must_type, "bold $text-error"), " to do it:")
+            yield Horizontal(Static(words), LineInput(id="typed"), id="confirm")
 
     def on_mount(self) -> None:
-        if self.must_type is not None:
-            self.query_one("#typed", Input).focus()
+        self.query_one("#typed" if self.must_type is not None else "#body").focus()
+
+    def on_descendant_focus(self) -> None:
+        self.show_frame()
+
+    def hints(self) -> Sequence[tuple[str, str]]:
+        hints: list[tuple[str, str]] = []
+        if not self._is_typing:
+            actions = {action.id: action for action in self._removers.values()}
+            hints += [(keymap.shown_key(action), action.title) for action in list(actions.values())[:2]]
+        if self.runnable:
+            rest = len(self.runnable) < len(self.plans)
+            hints.append(("enter", f"do the other {len(self.runnable)}" if rest else "do it"))
+        if self.query_one("#body", VerticalScroll).max_scroll_y:
+            hints.append(("↑↓", "scroll"))
+        if self._is_typing:
+            hints.append(("tab", "other keys"))
+        else:
+            diff = "details and XML" if plan_text.has_xml(self.plans) else "details"
+            hints += [("d", "summary" if self._shows_details else diff), ("y", "copy command")]
+            if self.must_type is not None:
+                hints.append(("tab", "type"))
+        return (*hints, ("esc", "back"))
+
+    def on_key(self, event: events.Key) -> None:
+        """A key that removes a blocker leaves the dialog and does that."""
+        action = self._removers.get(event.key)
+        if action is not None and not self._is_typing:
+            event.stop()
+            self.dismiss(False)
+            cast("HvtuiApp", self.app).act(action.id)
+
+    def on_input_changed(self) -> None:
+        self.show_frame()
 
     def on_input_submitted(self) -> None:
         self.action_accept()
@@ -67,9 +99,10 @@ class PlanScreen(ModalScreen[bool]):
     def action_accept(self) -> None:
         """Run the plans, once the typed confirmation (if one is asked for) is right."""
         if not self.runnable:
-            self._say("nothing here can run: esc goes back")
+            self.warn("nothing here can run yet: esc goes back")
         elif self.must_type is not None and self.query_one("#typed", Input).value != self.must_type:
-            self._say(f"type {self.must_type} first, exactly; esc goes back")
+            self.query_one("#typed").focus()
+            self.warn(f"type {self.must_type} first, exactly as it stands there")
         else:
             self.dismiss(True)
 
@@ -79,27 +112,20 @@ class PlanScreen(ModalScreen[bool]):
     def action_details(self) -> None:
         """Switch between the summary and the commands with the XML diff."""
         self._shows_details = not self._shows_details
-        text = plan_text.details_content(self.plans) if self._shows_details else self._summary()
-        self.query_one("#text", Static).update(text)
+        self.query_one("#text", Page).show(self._rows())
+        self.query_one("#body", VerticalScroll).scroll_home(animate=False)
+        self.call_after_refresh(self.show_frame)
 
     def action_copy(self) -> None:
         """Put the equivalent commands on the clipboard (OSC 52: it works over ssh where the terminal allows it)."""
-        self.app.copy_to_clipboard("\n".join(plan_text.equivalent_command(plan) for plan in self.plans))
-        self._say("the command was sent to the terminal's clipboard")
+        self.app.copy_to_clipboard("\n".join(plan_text.equivalent_commands(self.plans)))
+        self.warn("sent to the terminal's clipboard")
 
-    def action_scroll(self, lines: int) -> None:
-        self.query_one("#body", VerticalScroll).scroll_relative(y=lines, animate=False)
+    @property
+    def _is_typing(self) -> bool:
+        return isinstance(self.focused, Input)
 
-    def _summary(self) -> Content:
-        if len(self.plans) == 1:
-            return plan_text.plan_content(self.plans[0])
-        return plan_text.plans_content(self.plans)
-
-    def _keys(self) -> Content:
-        some = f" the other {len(self.runnable)}" if 0 < len(self.runnable) < len(self.plans) else " it"
-        accept = f"enter do{some}   " if self.runnable else ""
-        others = "d details and XML diff   y copy command   "
-        return Content(f"{accept}{'tab, then ' if self.must_type is not None else ''}{others}esc back")
-
-    def _say(self, text: str) -> None:
-        self.query_one("#keys", Static).update(Content.styled(text, "$text-warning"))
+    def _rows(self) -> list[Row]:
+        if self._shows_details:
+            return plan_text.details_rows(self.plans)
+        return plan_text.plan_rows(self.plans[0]) if len(self.plans) == 1 else plan_text.plans_rows(self.plans)

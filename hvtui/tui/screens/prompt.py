@@ -1,28 +1,27 @@
-"""One-line questions: a new name, a title, tags, an owner. Returns the answer or None; changes nothing."""
+"""One-line questions: a new name, a title, tags. Returns the answer or None; changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widget import Widget
+from textual.widgets import Input
+
+from hvtui.tui.screens.dialog import Dialog
+from hvtui.tui.widgets.line_input import LineInput
+from hvtui.tui.widgets.page import Page, row
 
 Check = Callable[[str], str]  # an answer -> what is wrong with it, or "" when it is good
 
 
-class PromptScreen(ModalScreen[str | None]):
+class PromptScreen(Dialog[str | None]):
     """Asks for one line. `check` is called at every key and its complaint is shown below the line."""
 
     DEFAULT_CSS = """
-    PromptScreen { align: center middle; }
-    PromptScreen #frame { width: 100%; max-width: 76; height: auto; border: round $accent; background: $surface; }
-    PromptScreen Input { border: none; height: 1; padding: 0 1; background: $boost; }
-    PromptScreen #hint { height: auto; padding: 0 1; color: $text-muted; }
+    PromptScreen #frame { max-width: 76; padding: 0 1; }
+    PromptScreen #hint { height: auto; padding: 0 2; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "refuse", "back")]
@@ -34,21 +33,27 @@ class PromptScreen(ModalScreen[str | None]):
         self._hint = hint
         self._check = check or (lambda _answer: "")
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = Content(f" {self._question} ")
-            yield Input(self._value, id="answer", compact=True)
-            yield Static(Content(self._hint or "enter takes it   esc back"), id="hint")
+    def title_text(self) -> str:
+        return self._question
+
+    def hints(self) -> Sequence[tuple[str, str]]:
+        return (("enter", "take it"), ("esc", "back"))
+
+    def body(self) -> Iterable[Widget]:
+        yield LineInput(self._value, id="answer")
+        yield Page([row(self._hint, style="$text-muted", indent=0)], id="hint")
 
     def on_mount(self) -> None:
-        answer = self.query_one("#answer", Input)
-        answer.focus()
-        answer.cursor_position = len(self._value)
+        self.query_one("#answer", Input).focus()
 
     def on_input_changed(self, message: Input.Changed) -> None:
         complaint = self._check(message.value) if message.value != self._value else ""
-        hint = Content.styled(complaint, "$text-warning") if complaint else Content(self._hint)
-        self.query_one("#hint", Static).update(hint)
+        told = (
+            row(complaint, style="$text-warning", indent=0)
+            if complaint
+            else row(self._hint, style="$text-muted", indent=0)
+        )
+        self.query_one("#hint", Page).show([told])
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         if not self._check(message.value):

@@ -2,69 +2,105 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
-from textual.content import Content
+from rich.text import Text
 from textual.widget import Widget
-from textual.widgets import Static, TextArea
+from textual.widgets import TextArea
 
 from host.errors import HvtuiError
 from host.text import printable
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.widgets.line_input import harmless
+from hvtui.tui.widgets.page import Page, Row, row
 from vm.model import Vm
+
+_LINE_NUMBER = re.compile(r"\bline:? ?(\d{1,6})")
+
+
+class XmlText(TextArea):
+    """A TextArea whose picture is harmless: characters that control the terminal are legal in XML."""
+
+    def get_line(self, line_index: int) -> Text:
+        return Text(harmless(self.document.get_line(line_index).replace("\t", " ")), end="", no_wrap=True)
 
 
 class XmlEditorScreen(HvtuiScreen):
     """`xml` is the editable text of `vm`'s next-boot configuration, without secrets."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ("xml",)
+    IS_TYPED_INTO = True
     DEFAULT_CSS = """
-    XmlEditorScreen #title { height: 1; padding: 0 1; color: $text-muted; }
-    XmlEditorScreen TextArea { height: 1fr; border: none; padding: 0; }
+    XmlEditorScreen #title { max-height: 6; }
+    XmlEditorScreen XmlText, XmlEditorScreen XmlText:focus { height: 1fr; border: none; padding: 0;
+        background: $background; scrollbar-size-horizontal: 0; scrollbar-size-vertical: 1; }
     """
 
     def __init__(self, vm: Vm, xml: str) -> None:
         super().__init__()
         self.vm = vm
         self._xml = xml
-        self._warned = False
+        self._warned_of = ""  # the text that the first esc warned of
 
     def body(self) -> Iterable[Widget]:
-        name = printable(self.vm.name, limit=60)
-        yield Static(Content(f"{name}: ctrl+s shows what changes before anything is done; esc leaves"), id="title")
-        yield TextArea(self._xml, show_line_numbers=True, tab_behavior="indent", soft_wrap=False, id="text")
+        yield Page(self._title(), id="title")
+        yield XmlText(
+            self._xml, show_line_numbers=True, tab_behavior="indent", soft_wrap=False, compact=True, id="text"
+        )
 
     def on_mount(self) -> None:
-        self.query_one(TextArea).focus()
+        self._editor.cursor_blink = False
+        self._editor.focus()
 
     def targets(self) -> tuple[Vm, ...]:
         return (self.vm,)
 
     @property
     def text(self) -> str:
-        return self.query_one(TextArea).text
+        return self._editor.text
 
     async def save(self) -> None:
-        """Plan the change, show its diff, and leave when it was made."""
+        """Plan the change, show its differences, and leave when it was made."""
         from vm import edit
 
         if self.text == self._xml:
+            self._complain("")
             self.say("nothing was changed")
             return
         try:
             host = self.hvtui.services.host
             plan = await self.hvtui.bridge.call(edit.plan_edit, host, self.vm, self.text)
         except HvtuiError as error:
-            self.say(str(error), "bad")
+            self._complain(str(error))
             return
-        if await self.hvtui.propose([plan], done="changed"):
-            self.dismiss()
+        self._complain("")
+        if await self.hvtui.propose([plan], done="changed the XML of", ask=True) and self.is_current:
+            self.hvtui.back()
 
     def leave(self) -> None:
         """Go back; unsaved text is given up only at the second press."""
-        if self.text != self._xml and not self._warned:
-            self._warned = True
-            self.say("changes are not saved: esc again gives them up, ctrl+s shows them", "warn")
+        if self.text != self._xml and self._warned_of != self.text:
+            self._warned_of = self.text
+            self.say("not saved: esc again gives the changes up, ctrl+s shows them", "warn")
             return
-        self.dismiss()
+        self.hvtui.back()
+
+    @property
+    def _editor(self) -> XmlText:
+        return self.query_one("#text", XmlText)
+
+    def _title(self, problem: str = "") -> list[Row]:
+        name = printable(self.vm.name, limit=60)
+        rows = [row(f"XML of {name}: what its next start uses", style="bold", indent=1)]
+        return [*rows, row(printable(problem, limit=400), mark="×", style="$text-error")] if problem else rows
+
+    def _complain(self, problem: str) -> None:
+        """Show above the text what is wrong with it, and go to the line that the complaint names."""
+        self.query_one("#title", Page).show(self._title(problem))
+        named = _LINE_NUMBER.search(problem)
+        if named is not None and 1 <= int(named.group(1)) <= self._editor.document.line_count:
+            self._editor.move_cursor((int(named.group(1)) - 1, 0))
+            self._editor.scroll_cursor_visible()
+        self.say("not changed: see above" if problem else "", "bad" if problem else "text")

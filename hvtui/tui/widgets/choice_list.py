@@ -19,6 +19,8 @@ class ChoiceList(OptionList):
 
     DEFAULT_CSS = """
     ChoiceList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1; }
+    ChoiceList > .option-list--option-highlighted { text-style: none; }
+    ChoiceList:focus > .option-list--option-highlighted { text-style: none; }
     ChoiceList:focus { border: none; background-tint: transparent; }
     """
 

@@ -1,0 +1,61 @@
+"""What cancelling, restarting and rolling back a job will do, as Plans for the confirm dialog. Pure.
+
+These plans are shown, never run: host.jobs works on the job itself. An undo is a plan of its own (host.jobs.plan_undo).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from host.job_model import Job, JobState, StepState
+from host.plan import Danger, Plan, Step
+
+
+def plan_cancel(job: Job) -> Plan:
+    """Stop a job that runs, or give up one that was interrupted."""
+    if job.state is JobState.INTERRUPTED:
+        begun = [step.title for step in job.steps if step.has_begun]
+        return _shown(
+            job,
+            "cancel",
+            f"Give up job {job.id}: {job.title}",
+            [Step("", "Mark it as cancelled: other jobs may work on its VM again")],
+            keeps=tuple(f"what it made: {title}" for title in begun),
+        )
+    steps = [Step("", "Ask it to stop; it looks a few times a second"), *_taken_back(job)]
+    return _shown(job, "cancel", f"Cancel job {job.id}: {job.title}", steps, danger=Danger.DISRUPTIVE)
+
+
+def plan_restart(job: Job) -> Plan:
+    """Go on with the first step that is not done."""
+    left = [
+        planned for planned, step in zip(job.plan.steps, job.steps, strict=True) if step.state is not StepState.DONE
+    ]
+    plan = _shown(job, "restart", f"Restart job {job.id}: {job.title}", left, danger=job.plan.danger)
+    return replace(plan, losses=job.plan.losses, warnings=job.plan.warnings)
+
+
+def plan_roll_back(job: Job) -> Plan:
+    """Take back what it made, last step first."""
+    return _shown(job, "rollback", f"Roll back job {job.id}: {job.title}", _taken_back(job), danger=Danger.DISRUPTIVE)
+
+
+def _taken_back(job: Job) -> list[Step]:
+    return [
+        Step("", f"Take back, where it made something: {step.title}") for step in reversed(job.steps) if step.has_begun
+    ]
+
+
+def _shown(
+    job: Job, verb: str, title: str, steps: list[Step], *, danger: Danger = Danger.NONE, keeps: tuple[str, ...] = ()
+) -> Plan:
+    return Plan(
+        title=title,
+        host_uri=job.host_uri,
+        steps=tuple(steps),
+        command=("job", verb, str(job.id)),
+        vm_uuid=job.vm_uuid,
+        vm_name=job.vm_name,
+        danger=danger,
+        keeps=keeps,
+    )
