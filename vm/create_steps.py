@@ -7,6 +7,7 @@ guest's two files are shared by all VMs made from it: they are removed only when
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -21,6 +22,7 @@ from vm import tiny
 from vm.disk_uses import read_world
 from vm.domain_xml import to_text
 
+_POLL_S = 0.1
 _CHUNK_BYTES = 256 * 1024  # libvirt sends at most about 4 MiB in one message
 _NO_POOL = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL})
 _NO_VOLUME = frozenset({libvirt.VIR_ERR_NO_STORAGE_VOL})
@@ -244,6 +246,7 @@ def _undefine(ctx: StepContext, args: Args, _result: Result | None = None) -> No
             if error.get_error_code() not in _NO_SUCH_FLAG:
                 raise
             domain.undefineFlags(EVERYTHING_OF_A_VM)
+    _stop(ctx, args)  # a start that was still under way leaves a VM that runs without a definition
 
 
 def _inverse_define(args: Args, _result: Result) -> Step:
@@ -254,9 +257,17 @@ def _inverse_define(args: Args, _result: Result) -> Step:
 def _start(ctx: StepContext, args: Args) -> Result:
     with ctx.calls("start", args["name"]) as connection:
         domain = connection.lookupByUUIDString(args["uuid"])
+        while _is_starting(domain):  # libvirtd goes on with what a killed process asked for
+            ctx.raise_if_cancelled()
+            time.sleep(_POLL_S)
         if not domain.isActive():
             domain.create()
     return {}
+
+
+def _is_starting(domain: Any) -> bool:
+    state, reason = domain.state()
+    return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 
 
 def _stop(ctx: StepContext, args: Args, _result: Result | None = None) -> None:

@@ -24,7 +24,6 @@ from host.job_model import JobState
 from host.journal import Journal
 from tests.support.private_libvirtd import PrivateLibvirtd
 from vm import console, inventory
-from vm import steps as _steps  # registers the verbs
 from vm.create import plan_create, tiny_request
 from vm.model import Vm
 
@@ -180,6 +179,3 @@ def test_input_that_ends_ends_the_session(real_host, guest):
         reason = console.attach(real_host, guest, stdin_fd=reader, stdout_fd=nowhere.fileno())
     os.close(reader)
     assert reason == "the input ended"
-
-
-assert _steps
