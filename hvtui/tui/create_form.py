@@ -30,7 +30,7 @@ _WITH_DISK = frozenset({SourceKind.ISO, SourceKind.EMPTY, SourceKind.KERNEL})
 _SOURCES = (
     ("a tiny Linux from this system's kernel", SourceKind.TINY.value),
     ("an installation medium (ISO)", SourceKind.ISO.value),
-    ("a disk image that exists, used in place", SourceKind.IMAGE.value),
+    ("a disk image, used in place", SourceKind.IMAGE.value),
     ("a kernel and its initrd", SourceKind.KERNEL.value),
     ("a new empty disk", SourceKind.EMPTY.value),
 )
@@ -91,7 +91,7 @@ def request_from(values: Mapping[str, str]) -> CreateRequest:
     chosen = {key: value.strip() for key, value in values.items() if key in applies}
     for key, label in _NEEDED.items():
         if key in applies and not chosen[key]:
-            raise UsageError(f"give the path of the {label} on the host", about=label)
+            raise UsageError("give its path on the host", about=label)
     base = tiny_request(chosen["name"]) if source is SourceKind.TINY else CreateRequest(chosen["name"], source=source)
     return CreateRequest(
         name=base.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
@@ -46,11 +47,17 @@ def title_of(plans: Sequence[Plan]) -> str:
     """The dialog's title: the plan's own, or what is done to how many VMs."""
     if len(plans) == 1:
         return printable(plans[0].title, limit=60)
-    shapes = {plan.title.replace(plan.vm_name, "\0") if plan.vm_name else plan.title for plan in plans}
+    shapes = {_without_name(plan) for plan in plans}
     shape = shapes.pop()
     if shapes or "\0" not in shape:
         return f"{len(plans)} changes"
-    return printable(shape.replace("\0", f"{len(plans)} VMs", 1).replace("\0", "them"), limit=60)
+    return printable(shape.replace("\0", f"{len(plans)} VMs"), limit=60)
+
+
+def _without_name(plan: Plan) -> str:
+    """The title with a NUL in the place of the VM's name, where that stands as a word."""
+    name = re.escape(plan.vm_name or "\0")
+    return re.sub(rf"(?<!\S){name}(?!\S)", "\0", plan.title, count=1)
 
 
 def plan_rows(plan: Plan) -> list[Row]:
@@ -82,8 +89,7 @@ def plans_rows(plans: Sequence[Plan]) -> list[Row]:
         rows.append(row(f" {len(blocked)} of {len(plans)} cannot be done", style="$text-error bold", indent=0))
         rows += _blocked_rows(blocked)
     if blocked and runnable:
-        some = f"{len(runnable)} are" if len(runnable) > 1 else "1 is"
-        rows += [row(), row(f" {some} done", style="bold", indent=0)]
+        rows += [row(), row(f" {len(runnable)} will be done", style="bold", indent=0)]
     if runnable:
         rows += _shared_rows(runnable)
         rows += [each for plan in runnable for each in _own_rows(plan, _shared(runnable))]
