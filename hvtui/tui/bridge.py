@@ -189,7 +189,7 @@ class Bridge:
         quiet = 0
         while quiet < 2:
             try:
-                jobs = tuple(await self.call(self._services.journal.jobs, limit=JOBS_SHOWN))
+                jobs = await self.call(self._read_jobs)
             except HvtuiError:
                 _log.warning("the journal cannot be read", exc_info=True)
                 return
@@ -199,6 +199,10 @@ class Bridge:
             quiet = quiet + 1 if all(job.state.is_over for job in jobs) else 0
             if quiet < 2:
                 await asyncio.sleep(JOB_POLL_S)
+
+    def _read_jobs(self) -> tuple[Job, ...]:
+        self._services.journal.recover()  # a killed process cannot tell that its job ended
+        return tuple(self._services.journal.jobs(limit=JOBS_SHOWN))
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         self._app.post_message(SnapshotChanged(snapshot))
