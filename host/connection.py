@@ -1,10 +1,13 @@
 """One hypervisor host as a handle: its connections, their health, and their recovery.
 
-A Host keeps two connections: one for the interface (lists, statistics, events) and one for jobs, because a libvirtd
-serves only five requests of a client at once. The test driver keeps its world inside a connection, so a simulated
-host has only one. A lost connection is noticed by the close callback, by keepalive (5 s x 3), or by an error of
-libvirt's RPC domain; the next use opens it again, or a supervising Host does so by itself with back-off 1 to 30 s.
-This module holds no VM logic.
+A block of calls has its connection for itself (`Host.calls`): libvirt's client before 10.3 corrupts its memory when two
+threads call on one connection at once, or when a keepalive goes out during a call (CVE-2024-4418, not fixed in
+Debian 12; see docs/architecture.md). A Host therefore keeps a few spare connections beside the main one, which carries
+the events, and never uses one again after a block that was long enough for a keepalive. The test driver keeps its world
+inside a connection, so a simulated host has only one.
+
+A lost connection is noticed by the close callback, by keepalive (5 s x 3), or by an error of libvirt's RPC domain; the
+next use opens it again, or a supervising Host does so by itself with back-off 1 to 30 s. This module holds no VM logic.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 OPEN_TIMEOUT_S = 30.0
+MOST_SPARES = 4  # idle connections that are kept open: as many as jobs run side by side
+WEARS_OUT = libvirt.getVersion() < 10_003_000  # the client library's version: 10.3.0 fixed CVE-2024-4418
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 30.0
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -132,10 +137,13 @@ class Host:
         self.read_only = read_only
         self.is_simulated = is_simulated_uri(uri)
         self.is_local = is_local_uri(uri)
-        self._connections: dict[str, libvirt.virConnect] = {}
+        self._main: libvirt.virConnect | None = None
+        self._spares: list[libvirt.virConnect] = []
+        self._is_main_taken = False
+        self._held = threading.local()  # .connection: the one that this thread has for itself
         # Lost last: another thread may still be inside a call on it, so it is closed at the next loss.
-        self._dead: dict[str, libvirt.virConnect] = {}
-        self._opening = {"main": threading.Lock(), "jobs": threading.Lock()}
+        self._dead: libvirt.virConnect | None = None
+        self._opening = threading.Lock()
         self._state_lock = threading.Lock()
         self._link = Link(LinkStatus.CONNECTING, time.monotonic())
         self._listeners: list[LinkListener] = []
@@ -149,54 +157,110 @@ class Host:
         return self._link
 
     def connection(self) -> libvirt.virConnect:
-        """The interface's connection, opened or reopened if need be. Raises ConnectionLost, Denied."""
+        """The main connection, opened or reopened if need be: to subscribe on, and to see whether the host answers.
+        Make calls in a block of `calls`. Raises ConnectionLost, Denied."""
         return self._connection("main")
-
-    def job_connection(self) -> libvirt.virConnect:
-        """The connection for jobs; the interface's own on a simulated host. Raises ConnectionLost, Denied."""
-        return self._connection("main" if self.is_simulated else "jobs")
 
     @contextmanager
     def calls(self, doing: str, about: str = "") -> Iterator[libvirt.virConnect]:
-        """The interface's connection for a block of libvirt calls; their errors are translated (host.errors), and a
-        lost connection is noted so that the next use opens a new one."""
-        with self._calls("main", doing, about) as connection:
+        """A connection that is this thread's alone for a block of libvirt calls (a block inside a block has the same
+        one). Errors are translated (host.errors); a lost connection is noted and opened again at the next use.
+        Objects of the connection (domains, streams) must not be called after the block or on other threads."""
+        with self._leased() as connection:
+            try:
+                yield connection
+            except libvirt.libvirtError as error:
+                problem = translate(error, doing, about)
+                is_lost = isinstance(problem, ConnectionLost) and not _is_alive(connection)
+                if is_lost and self._main is connection:
+                    self.lost(problem)
+                raise problem from error
+
+    def reserve_main(self) -> None:
+        """Keep the main connection for the thread that works in `main_calls` blocks; call it once, before them."""
+        self._is_main_taken = True
+
+    @contextmanager
+    def main_calls(self) -> Iterator[libvirt.virConnect]:
+        """As a block of `calls` for the one thread that reserved the main connection."""
+        with self._holding(self._connection("main"), "main") as connection:
             yield connection
 
     @contextmanager
-    def job_calls(self, doing: str, about: str = "") -> Iterator[libvirt.virConnect]:
-        """As `calls`, on the connection for jobs."""
-        with self._calls("main" if self.is_simulated else "jobs", doing, about) as connection:
-            yield connection
+    def _leased(self) -> Iterator[libvirt.virConnect]:
+        held = getattr(self._held, "connection", None)
+        if held is not None:
+            yield held
+        elif self.is_simulated:
+            yield self._connection("main")
+        else:
+            connection, role = self._take()
+            with self._holding(connection, role):
+                yield connection
 
     @contextmanager
-    def _calls(self, role: str, doing: str, about: str) -> Iterator[libvirt.virConnect]:
-        connection = self._connection(role)
+    def _holding(self, connection: libvirt.virConnect, role: str) -> Iterator[libvirt.virConnect]:
+        started_s = time.monotonic()
+        self._held.connection = connection
         try:
             yield connection
-        except libvirt.libvirtError as error:
-            problem = translate(error, doing, about)
-            is_lost = isinstance(problem, ConnectionLost) and not _is_alive(connection)
-            if is_lost and self._connections.get(role) is connection:
-                self.lost(problem, role=role)
-            raise problem from error
+        finally:
+            self._held.connection = None
+            is_worn = WEARS_OUT and time.monotonic() - started_s >= KEEPALIVE_INTERVAL_S
+            self._give_back(connection, role, is_worn=is_worn)
+
+    def _take(self) -> tuple[libvirt.virConnect, str]:
+        with self._state_lock:
+            use_main, self._is_main_taken = not self._is_main_taken, True
+            spares = [] if use_main else [self._spares.pop() for _ in range(len(self._spares))]
+        if use_main:
+            try:
+                return self._connection("main"), "shared main"
+            except HvtuiError:
+                self._is_main_taken = False
+                raise
+        alive = [spare for spare in spares if _is_alive(spare)]
+        chosen = alive.pop() if alive else None
+        with self._state_lock:
+            self._spares += alive
+        return chosen if chosen is not None else self._connection("spare"), "spare"
+
+    def _give_back(self, connection: libvirt.virConnect, role: str, *, is_worn: bool) -> None:
+        with self._state_lock:
+            if role == "shared main":
+                self._is_main_taken = False
+            is_main = self._main is connection
+            is_kept = role == "spare" and not is_worn and not self._closed.is_set() and len(self._spares) < MOST_SPARES
+            if is_kept:
+                self._spares.append(connection)
+            if is_main and is_worn and not self.is_simulated:
+                self._main = None
+        if is_main and is_worn and not self.is_simulated:
+            self._set_link(LinkStatus.CONNECTING)
+            self._wake.set()
+            self._close_soon(connection)
+        elif role == "spare" and not is_kept:
+            self._close_soon(connection)
+
+    def _close_soon(self, connection: libvirt.virConnect) -> None:
+        """Not on this thread: closing talks to the daemon."""
+        threading.Thread(target=_close_all, args=([connection],), name=f"close-{self.name}", daemon=True).start()
 
     def on_link(self, listener: LinkListener) -> None:
         """Call `listener` (on whichever thread notices) at each change of the link; it must not block."""
         self._listeners.append(listener)
 
-    def lost(self, error: HvtuiError, *, role: str = "main") -> None:
-        """Tell the Host that a call failed with ConnectionLost, so that the next use opens a new connection."""
+    def lost(self, error: HvtuiError) -> None:
+        """Tell the Host that the main connection is lost, so that the next use opens a new one."""
         with self._state_lock:
-            dead = self._connections.pop(role, None)
-            long_dead = self._dead.pop(role, None) if dead is not None else None
+            dead, self._main = self._main, None
+            long_dead = None
             if dead is not None:
-                self._dead[role] = dead
+                long_dead, self._dead = self._dead, dead
         if long_dead is not None:
-            threading.Thread(target=_close_all, args=([long_dead],), name=f"close-{self.name}", daemon=True).start()
-        if role == "main":
-            self._set_link(LinkStatus.LOST, error.cause)
-            self._wake.set()
+            self._close_soon(long_dead)
+        self._set_link(LinkStatus.LOST, error.cause)
+        self._wake.set()
 
     def supervise(self) -> None:
         """Keep the interface's connection open from a daemon thread, with back-off; returns at once."""
@@ -209,57 +273,56 @@ class Host:
         self._closed.set()
         self._wake.set()
         with self._state_lock:
-            connections = [*self._connections.values(), *self._dead.values()]
-            self._connections, self._dead = {}, {}
+            connections = [c for c in (self._main, self._dead, *self._spares) if c is not None]
+            self._main, self._dead, self._spares = None, None, []
         self._set_link(LinkStatus.CLOSED)
         closer = threading.Thread(target=_close_all, args=(connections,), daemon=True)
         closer.start()
         closer.join(0.5)
 
     def _connection(self, role: str) -> libvirt.virConnect:
-        connection = self._connections.get(role)
-        if connection is not None:
+        if role == "spare":
+            return self._opened()
+        if (connection := self._main) is not None:
             return connection
-        with self._opening[role]:
-            connection = self._connections.get(role)
-            if connection is not None:
-                return connection
-            if self._closed.is_set():
-                raise ConnectionLost("the connection was closed", about=self.name)
-            return self._open(role)
+        with self._opening:
+            return self._main if self._main is not None else self._open_main()
 
-    def _open(self, role: str) -> libvirt.virConnect:
-        start_event_thread()
+    def _open_main(self) -> libvirt.virConnect:
         try:
-            connection = _open_in_time(_with_no_tty(self.uri), self._closed, read_only=self.read_only)
+            connection = self._opened()
         except HvtuiError as problem:
-            if role == "main":
-                self._set_link(LinkStatus.LOST, problem.cause)
+            self._set_link(LinkStatus.LOST, problem.cause)
             raise
-        self._watch(connection, role)
         with self._state_lock:
             is_wanted = not self._closed.is_set()
             if is_wanted:
-                self._connections[role] = connection
+                self._main = connection
         if not is_wanted:
             _close_all([connection])
             raise ConnectionLost("the connection was closed", about=self.name)
-        if role == "main":
-            self._set_link(LinkStatus.CONNECTED)
+        self._set_link(LinkStatus.CONNECTED)
         return connection
 
-    def _watch(self, connection: libvirt.virConnect, role: str) -> None:
+    def _opened(self) -> libvirt.virConnect:
+        """A new connection with keepalive. Raises ConnectionLost, Denied."""
+        if self._closed.is_set():
+            raise ConnectionLost("the connection was closed", about=self.name)
+        start_event_thread()
+        connection = _open_in_time(_with_no_tty(self.uri), self._closed, read_only=self.read_only)
+
         def closed(_connection: Any, reason: int, _opaque: Any) -> None:
             words = ("an error", "the daemon closed it", "keepalive timed out", "closed here")
             why = words[reason] if 0 <= reason < len(words) else str(reason)
-            if self._connections.get(role) is connection:
-                self.lost(ConnectionLost(f"connection lost: {why}", about=self.name), role=role)
+            if self._main is connection:
+                self.lost(ConnectionLost(f"connection lost: {why}", about=self.name))
 
         try:
             connection.registerCloseCallback(closed, None)
             connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         except libvirt.libvirtError:
             _log().debug("%s: the driver has no keepalive", self.uri)  # in-process drivers cannot lose the link
+        return connection
 
     def _keep_open(self) -> None:
         delay_s = RETRY_FIRST_S

@@ -231,7 +231,7 @@ class Work:
             self.change_step(index, note="connection lost, reconnecting")
             self._write_if_due()
             try:
-                with self._host.job_calls("reconnect") as connection:
+                with self._host.calls("reconnect") as connection:
                     connection.getLibVersion()
                 self._link_is_down = False
                 return

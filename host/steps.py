@@ -40,8 +40,8 @@ class StepContext:
             raise Cancelled("cancelled by the user")
 
     def calls(self, doing: str, about: str = "") -> AbstractContextManager[libvirt.virConnect]:
-        """A block of libvirt calls on the connection for jobs, with translated errors."""
-        return self.host.job_calls(doing, about)
+        """A block of libvirt calls on a connection of this thread's own, with translated errors."""
+        return self.host.calls(doing, about)
 
 
 @dataclass(frozen=True, slots=True)

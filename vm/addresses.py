@@ -35,7 +35,7 @@ def ask_agent(host: Host, vm: Vm) -> tuple[str, ...]:
     answer within AGENT_TIMEOUT_S seconds. Raises ConnectionLost."""
     if vm.config is None or not vm.config.agent_connected:
         return ()
-    with host.job_calls("ask the agent of", vm.name) as connection:
+    with host.calls("ask the agent of", vm.name) as connection:
         try:
             domain = connection.lookupByUUIDString(vm.uuid)
             domain.agentSetResponseTimeout(AGENT_TIMEOUT_S)

@@ -71,7 +71,7 @@ class _Asking:
         self._ctx, self._args, self._request, self._domain = ctx, args, request, domain
         self._rebooted = rebooted
         self._started_s = time.monotonic()
-        self._agent = BackgroundCall(lambda: request.agent(domain))
+        self._agent = BackgroundCall(ctx, args, doing=request.doing, call=request.agent)
         self._asked = "agent"
 
     def run(self) -> AskResult:

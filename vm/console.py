@@ -44,10 +44,23 @@ def attach(host: Host, vm: Vm, *, stdin_fd: int, stdout_fd: int, escape: int = E
     SIGHUP during it takes its usual effect after the terminal is set back. Raises WrongState (it does not run),
     Unsupported (it has no serial console), Busy (somebody else has the console), ConnectionLost, Denied, NotFound.
     """
-    with host.calls("open the console", vm.name) as connection:
+    with host.calls("open the console", vm.name) as connection:  # for the whole session: the stream lives on it
         domain = connection.lookupByUUIDString(vm.uuid)
         _check(domain, vm)
         stream = _open(connection, domain, vm, force=force)
+        reason, signal_number = _carry(connection, stream, vm, stdin_fd=stdin_fd, stdout_fd=stdout_fd, escape=escape)
+    if signal_number is not None:
+        signal.raise_signal(signal_number)
+    if reason == _LINE_ENDED:
+        reason = _why(host, vm)
+    _say(stdout_fd, "")
+    return reason
+
+
+def _carry(
+    connection: libvirt.virConnect, stream: Any, vm: Vm, *, stdin_fd: int, stdout_fd: int, escape: int
+) -> tuple[str, int | None]:
+    """The reason of the end, and the number of a signal that caused it."""
     bridge = _Bridge(connection, stream, stdin_fd=stdin_fd, stdout_fd=stdout_fd, escape=escape)
     try:
         with bridge.listening(), _signals(bridge) as caught:
@@ -57,12 +70,7 @@ def attach(host: Host, vm: Vm, *, stdin_fd: int, stdout_fd: int, escape: int = E
                 reason = bridge.run()
     finally:
         bridge.close()
-    if caught:
-        signal.raise_signal(caught[0])
-    if reason == _LINE_ENDED:
-        reason = _why(host, vm)
-    _say(stdout_fd, "")
-    return reason
+    return reason, caught[0] if caught else None
 
 
 def key_name(escape: int) -> str:

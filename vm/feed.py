@@ -114,6 +114,7 @@ class Feed:
     def start(self) -> None:
         """Open the host's connection in the background and keep it open; returns at once."""
         self._host.on_link(self._link_changed)
+        self._host.reserve_main()
         self._host.supervise()
         for thread in self._threads:
             thread.start()
@@ -170,7 +171,8 @@ class Feed:
     def _run(self) -> None:
         while (work := self._next_work()) is not None:
             try:
-                self._do(work)
+                with self._host.main_calls():
+                    self._do(work)
             except HvtuiError as error:
                 _log.info("%s: %s", self._host.name, error)
                 self._try_later(work)

@@ -100,9 +100,9 @@ def _undo_start(ctx: StepContext, args: Args, result: Result | None) -> None:
 
 def _sync_clock(ctx: StepContext, args: Args) -> None:
     """Set the guest's clock after its time stood still. Best effort: many guests have no agent."""
-    with ctx.calls("set the clock of", args["name"]) as connection:
-        domain = look_up(connection, args)
-        call = BackgroundCall(lambda: domain.setTime(None, libvirt.VIR_DOMAIN_TIME_SYNC))
+    call = BackgroundCall(
+        ctx, args, doing="set the clock of", call=lambda domain: domain.setTime(None, libvirt.VIR_DOMAIN_TIME_SYNC)
+    )
     ctx.progress(None, "setting the guest's clock")
     call.wait(CLOCK_TIMEOUT_S)
 
@@ -244,7 +244,7 @@ def _save(ctx: StepContext, args: Args) -> Result:
             return {"changed": False}
         if not state.is_active:
             raise _wrong_state(args, state, "save")
-        call = BackgroundCall(lambda: domain.managedSave(0))
+        call = BackgroundCall(ctx, args, doing="save", call=lambda domain: domain.managedSave(0))
         _follow_save(ctx, domain, call)
         call.raise_error()
     return {"changed": True}

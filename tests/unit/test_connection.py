@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,8 +139,8 @@ def test_a_daemon_that_is_not_there_is_told_with_a_remedy() -> None:
     assert host.link.status is LinkStatus.LOST
     assert "/nowhere/sock" in host.link.error
     assert not host.link.is_up
-    with pytest.raises(ConnectionLost):
-        host.job_connection()
+    with pytest.raises(ConnectionLost), host.calls("list VMs"):
+        pass
     host.close()
 
 
@@ -201,9 +202,65 @@ def test_many_threads_open_one_connection(real: Host) -> None:
     assert len(set(found)) == 1
 
 
-def test_jobs_have_a_connection_of_their_own_except_on_a_simulated_host(real: Host, simulated: Host) -> None:
-    assert real.job_connection() is not real.connection()
-    assert simulated.job_connection() is simulated.connection()
+def held_together(host: Host) -> tuple[int, int]:
+    """The connections that two threads have in blocks that are open at the same time."""
+    both = threading.Barrier(2, timeout=20)
+    held: list[int] = []
+
+    def block() -> None:
+        with host.calls("hold") as connection:
+            held.append(id(connection))
+            both.wait()
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    block()
+    thread.join()
+    return held[0], held[1]
+
+
+def test_two_threads_never_call_on_one_connection_except_on_a_simulated_host(real: Host, simulated: Host) -> None:
+    first, second = held_together(real)
+    assert first != second
+    first, second = held_together(simulated)
+    assert first == second, "the test driver's world lives in one connection"
+
+
+def test_a_block_inside_a_block_has_the_same_connection(real: Host) -> None:
+    with real.calls("outer") as outer, real.calls("inner") as inner:
+        assert inner is outer
+
+
+def test_blocks_after_one_another_use_the_same_connections_again(real: Host) -> None:
+    assert sorted(held_together(real)) == sorted(held_together(real))
+
+
+def test_the_main_connection_is_left_to_the_thread_that_reserved_it(real: Host) -> None:
+    real.reserve_main()
+    with real.main_calls() as main:
+        assert main is real.connection()
+        with real.calls("nested") as nested:
+            assert nested is main
+    with real.calls("another thread's work") as spare:
+        assert spare is not main
+
+
+def test_a_connection_that_a_keepalive_may_have_crossed_is_not_used_again(
+    real: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEPALIVE_INTERVAL_S", 0)
+    monkeypatch.setattr(module, "WEARS_OUT", True)
+    with real.calls("a long block") as first:
+        time.sleep(0.05)
+    assert real.link.status is LinkStatus.CONNECTING
+    with real.calls("the next one") as second:
+        assert second is not first
+        assert real.link.is_up
+
+    monkeypatch.setattr(module, "WEARS_OUT", False)
+    with real.calls("a library without the fault") as third:
+        time.sleep(0.05)
+    assert real.connection() is third
 
 
 def test_a_read_only_host_changes_nothing(daemon: PrivateLibvirtd, simulated_file: Path) -> None:
@@ -223,7 +280,7 @@ def test_a_read_only_host_changes_nothing(daemon: PrivateLibvirtd, simulated_fil
 def test_errors_in_a_block_are_translated_and_do_not_lose_the_link(simulated: Host) -> None:
     with pytest.raises(NotFound, match="web-99: cannot find"), simulated.calls("find", "web-99") as connection:
         connection.lookupByName("web-99")
-    with pytest.raises(NotFound), simulated.job_calls("find", "web-99") as connection:
+    with pytest.raises(NotFound), simulated.calls("find", "web-99") as connection:
         connection.lookupByName("web-99")
 
     assert simulated.link.is_up
@@ -264,13 +321,14 @@ def test_a_call_on_a_dead_connection_is_a_lost_connection(real: Host, daemon: Pr
     assert real.link.is_up, "the dead connection's error is not the new connection's"
 
 
-def test_the_loss_of_the_jobs_connection_leaves_the_link_alone(real: Host) -> None:
-    real.connection()
-    first = real.job_connection()
-    real.lost(ConnectionLost("gone"), role="jobs")
-
-    assert real.link.is_up
-    assert real.job_connection() is not first
+def test_a_spare_connection_that_died_is_not_handed_out(real: Host) -> None:
+    real.reserve_main()
+    with real.calls("open a spare") as spare:
+        pass
+    spare.close()
+    with real.calls("list VMs") as other:
+        assert other is not spare
+        other.listAllDomains(0)
 
 
 def test_a_supervised_host_comes_back_by_itself(
