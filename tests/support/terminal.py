@@ -163,6 +163,45 @@ class Terminal:
                 self._stream.feed(_UNKNOWN_TO_PYTE.sub(b"", chunk))
 
 
+class Tui(Terminal):
+    """The terminal interface on the hypervisor of `uri`, with its list of VMs shown."""
+
+    def __init__(self, uri: str, *, columns: int = 80, rows: int = 24, **environment: str) -> None:
+        super().__init__(*HVTUI, "--connect", uri, columns=columns, rows=rows, **environment)
+        self.wait_until(lambda: self.cursor, "the list")
+
+    @property
+    def cursor(self) -> str:
+        """The name of the VM under the cursor; empty while none is shown."""
+        words = self.line_with("▶").split()
+        return words[1] if len(words) > 1 else ""
+
+    @property
+    def is_stale(self) -> bool:
+        return "stale" in self.lines[0] or "connecting" in self.lines[0]
+
+    def row(self, name: str) -> str:
+        """The line of that VM in the list."""
+        return next((line for line in self.lines[3:] if name in line.split()[:2]), "")
+
+    def react_s(self, key: str) -> float:
+        """Type a key that moves the cursor; the seconds until the screen shows that it moved."""
+        before, started_s = self.cursor, time.monotonic()
+        self.type(key)
+        self.wait_until(lambda: self.cursor not in {"", before}, f"the cursor to move from {before}", timeout_s=10)
+        return time.monotonic() - started_s
+
+    def go_to(self, name: str) -> None:
+        """Put the cursor on that VM."""
+        self.type("g")
+        self.wait_until(lambda: self.cursor == self._first(), "the first row")
+        while self.cursor != name:
+            self.react_s("j")
+
+    def _first(self) -> str:
+        return next((words[-1] for line in self.lines[3:4] if (words := line.replace("▶", "").split()[:1])), "")
+
+
 def _own_terminal() -> None:
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
