@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from host.errors import ConnectionLost, HvtuiError, translate
-from host.events import start_event_thread
+from host.events import start_event_thread, unsubscribe_all
 
 if TYPE_CHECKING:
     import logging
@@ -395,7 +395,9 @@ def _is_alive(connection: libvirt.virConnect) -> bool:
 
 
 def _close_all(connections: list[libvirt.virConnect]) -> None:
+    """Close them for good. A callback that is still registered keeps a connection open, and its events coming."""
     for connection in connections:
+        unsubscribe_all(connection)
         try:
             connection.close()
         except libvirt.libvirtError:

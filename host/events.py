@@ -199,6 +199,16 @@ def subscribe(connection: libvirt.virConnect, subscriber: Subscriber) -> Subscri
     return Subscription(connection, callback_ids)
 
 
+def unsubscribe_all(connection: libvirt.virConnect) -> None:
+    """Remove every callback for VMs from a connection that is about to be closed, whoever registered them."""
+    registered = getattr(connection, "domainEventCallbackID", {})  # the binding makes it at the first registration
+    for callback_id in list(registered):
+        try:
+            connection.domainEventDeregisterAny(callback_id)
+        except libvirt.libvirtError:
+            continue  # on a dead connection it is removed on this side, which is all there is
+
+
 def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     """An exception in a callback would be printed by the C binding over the screen: log it instead."""
 

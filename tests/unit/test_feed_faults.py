@@ -107,7 +107,9 @@ def test_what_changed_while_the_link_was_down_is_shown_after_it(
     wait_for(lambda: screen.is_complete() and screen.names() == ["web-01"], what="the true list")
 
 
-def test_a_frozen_libvirtd_makes_the_list_stale_and_thaws_without_loss(screen: Screen, daemon: PrivateLibvirtd) -> None:
+def test_a_frozen_libvirtd_makes_the_list_stale_and_thaws_without_loss(
+    screen: Screen, host: Host, daemon: PrivateLibvirtd
+) -> None:
     vms = screen.last.vms
     daemon.freeze()
     try:
@@ -117,6 +119,11 @@ def test_a_frozen_libvirtd_makes_the_list_stale_and_thaws_without_loss(screen: S
         daemon.thaw()
     wait_for(screen.is_complete, what="the link's return")
     assert screen.last.vms == vms
+
+    host.connection().lookupByName("web-02").undefine()
+    wait_for(lambda: screen.names() == ["web-01"], what="an event after the thaw")
+    time.sleep(0.3)
+    assert len(screen.events) == 1, "heard on the connection that was given up, too"
 
 
 def test_keepalive_gives_a_frozen_link_up_and_the_feed_comes_back_after_the_thaw(
