@@ -28,9 +28,9 @@ from vm.model import Vm
 
 ESCAPE = 0x1D  # Ctrl-]
 _CHUNK_BYTES = 64 * 1024
-_MOST_UNSHOWN_BYTES = 1024 * 1024  # a guest that floods its console is made to wait
 _RETRY_S = 0.02
 _LOOK_S = 0.5  # a stream is told nothing when its connection dies: look
+_CLOSE_S = 2.0
 _HANDOVER_S = 1.5  # libvirtd closes a console that somebody has just left a moment later
 _READABLE = libvirt.VIR_STREAM_EVENT_READABLE
 _LINE_ENDED = "the far side closed the line"
@@ -44,33 +44,23 @@ def attach(host: Host, vm: Vm, *, stdin_fd: int, stdout_fd: int, escape: int = E
     SIGHUP during it takes its usual effect after the terminal is set back. Raises WrongState (it does not run),
     Unsupported (it has no serial console), Busy (somebody else has the console), ConnectionLost, Denied, NotFound.
     """
-    with host.calls("open the console", vm.name) as connection:  # for the whole session: the stream lives on it
+    with host.calls("use the console", vm.name) as connection:  # for the whole time: a stream needs its connection
         domain = connection.lookupByUUIDString(vm.uuid)
         _check(domain, vm)
-        stream = _open(connection, domain, vm, force=force)
-        reason, signal_number = _carry(connection, stream, vm, stdin_fd=stdin_fd, stdout_fd=stdout_fd, escape=escape)
-    if signal_number is not None:
-        signal.raise_signal(signal_number)
-    if reason == _LINE_ENDED:
-        reason = _why(host, vm)
+        bridge = _Bridge(connection, stdin_fd=stdin_fd, stdout_fd=stdout_fd, escape=escape)
+        try:
+            bridge.open(domain, vm, force=force)
+            with _signals(bridge) as caught:
+                _say(stdout_fd, f"Connected to the serial console of {printable(vm.name, limit=60)}.")
+                _say(stdout_fd, f"Leave it with {key_name(escape)}. If nothing appears, press Enter.")
+                with raw_terminal(stdin_fd):
+                    reason = bridge.run()
+        finally:
+            bridge.close()
+    if caught:
+        signal.raise_signal(caught[0])
     _say(stdout_fd, "")
-    return reason
-
-
-def _carry(
-    connection: libvirt.virConnect, stream: Any, vm: Vm, *, stdin_fd: int, stdout_fd: int, escape: int
-) -> tuple[str, int | None]:
-    """The reason of the end, and the number of a signal that caused it."""
-    bridge = _Bridge(connection, stream, stdin_fd=stdin_fd, stdout_fd=stdout_fd, escape=escape)
-    try:
-        with bridge.listening(), _signals(bridge) as caught:
-            _say(stdout_fd, f"Connected to the serial console of {printable(vm.name, limit=60)}.")
-            _say(stdout_fd, f"Leave it with {key_name(escape)}. If nothing appears, press Enter.")
-            with raw_terminal(stdin_fd):
-                reason = bridge.run()
-    finally:
-        bridge.close()
-    return reason, caught[0] if caught else None
+    return _why(host, vm) if reason == _LINE_ENDED else reason
 
 
 def key_name(escape: int) -> str:
@@ -92,59 +82,61 @@ def _check(domain: Any, vm: Vm) -> None:
         )
 
 
-def _open(connection: libvirt.virConnect, domain: Any, vm: Vm, *, force: bool) -> Any:
-    flag = libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else libvirt.VIR_DOMAIN_CONSOLE_SAFE
-    until_s = time.monotonic() + _HANDOVER_S
-    while True:
-        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        try:
-            domain.openConsole(None, stream, flag)
-            return stream
-        except libvirt.libvirtError as error:
-            if "console session exists" not in (error.get_error_message() or ""):
-                raise
-            if time.monotonic() > until_s:
-                remedy = f"Take it over: {hint('console', vm.name, '--force')}"
-                raise Busy("somebody else has its console open", about=vm.name, remedy=remedy) from error
-        time.sleep(_RETRY_S)
-
-
 class _Bridge:
     """Carries bytes between two file descriptors and a non-blocking stream.
 
-    The stream's callback runs on libvirt's event thread: it only takes what has come and wakes the loop in `run`.
+    The stream's callback runs on libvirt's event thread: it only wakes the loop in `run`, and then wants to hear
+    nothing more until that loop has taken what has come; a terminal that takes nothing (Ctrl-S) must not let it spin.
     """
 
-    def __init__(
-        self, connection: libvirt.virConnect, stream: Any, *, stdin_fd: int, stdout_fd: int, escape: int
-    ) -> None:
+    def __init__(self, connection: libvirt.virConnect, *, stdin_fd: int, stdout_fd: int, escape: int) -> None:
         self._connection = connection
-        self._stream = stream
+        self._stream: Any = None
         self._stdin_fd, self._stdout_fd, self._escape = stdin_fd, stdout_fd, escape
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()
-        self._received = bytearray()
-        self._is_paused = False
+        self._is_open = False
+        self._is_listening = False
         self._reason = ""
         self._to_send = b""
 
-    def close(self) -> None:
-        with contextlib.suppress(libvirt.libvirtError):
-            self._stream.abort()
-        for fd in (self._wake_reader, self._wake_writer):
-            os.close(fd)
+    def open(self, domain: Any, vm: Vm, *, force: bool) -> None:
+        """Open the console. Raises Busy when somebody else has it, libvirtError."""
+        flag = libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else libvirt.VIR_DOMAIN_CONSOLE_SAFE
+        until_s = time.monotonic() + _HANDOVER_S
+        while True:
+            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            try:
+                domain.openConsole(None, stream, flag)
+                break
+            except libvirt.libvirtError as error:
+                if "console session exists" not in (error.get_error_message() or ""):
+                    raise
+                if time.monotonic() > until_s:
+                    remedy = f"Take it over: {hint('console', vm.name, '--force')}"
+                    raise Busy("somebody else has its console open", about=vm.name, remedy=remedy) from error
+            time.sleep(_RETRY_S)
+        self._stream = stream
+        self._is_open = self._is_listening = True
+        stream.eventAddCallback(_READABLE | _ENDED, self._on_event, None)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Let libvirt's event thread tell when the guest has written something."""
-        self._stream.eventAddCallback(_READABLE | _ENDED, self._on_event, None)
-        try:
-            yield
-        finally:
-            with self._lock:
-                with contextlib.suppress(libvirt.libvirtError):
-                    self._stream.eventRemoveCallback()
-                self._reason = self._reason or "left"
+    def close(self) -> None:
+        """Close the console; not on this thread, because a daemon that does not answer must not keep the terminal."""
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+            for fd in (self._wake_reader, self._wake_writer):
+                os.close(fd)
+        if was_open:
+            closer = threading.Thread(target=_abort, args=(self._stream,), daemon=True)
+            closer.start()
+            closer.join(_CLOSE_S)
+
+    def _on_event(self, stream: Any, _events: int, _opaque: Any) -> None:
+        with self._lock:
+            if self._is_open and self._is_listening:
+                self._is_listening = False
+                stream.eventUpdateCallback(0)
+                self._wake()
 
     def stop(self, reason: str) -> None:
         """End `run` soon; safe in a signal handler."""
@@ -155,65 +147,47 @@ class _Bridge:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_writer, b"w")
 
-    def _on_event(self, _stream: Any, events: int, _opaque: Any) -> None:
-        with self._lock:
-            if self._reason:
-                return
-            if events & _READABLE:
-                self._take()
-            elif events & _ENDED:
-                self._reason = _LINE_ENDED
-            self._wake()
-
-    def _take(self) -> None:
-        try:
-            chunk = self._stream.recv(_CHUNK_BYTES)
-        except libvirt.libvirtError:
-            self._reason = _LINE_ENDED
-            return
-        if chunk == b"":
-            self._reason = _LINE_ENDED
-        elif isinstance(chunk, bytes):
-            self._received += chunk
-            if len(self._received) > _MOST_UNSHOWN_BYTES:
-                self._is_paused = True
-                self._stream.eventUpdateCallback(_ENDED)
-
     def run(self) -> str:
         """Carry bytes until one side ends; returns the reason."""
-        while True:
+        while not self._reason:
             self._show()
-            if self._reason:
-                return self._reason
+            self._flush()
             sources = [self._wake_reader] if self._to_send else [self._wake_reader, self._stdin_fd]
             ready, _, _ = select.select(sources, [], [], _RETRY_S if self._to_send else _LOOK_S)
-            if not ready and not self._connection.isAlive():
-                return _LINE_ENDED
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
-            if self._stdin_fd in ready and not self._read_keys():
-                self._flush()
-                return self._reason
-            self._flush()
+            if self._stdin_fd in ready:
+                self._read_keys()
+            if not ready and not self._connection.isAlive():
+                self._reason = _LINE_ENDED
+        self._flush()
+        return self._reason
 
     def _show(self) -> None:
-        while True:
-            with self._lock:
-                chunk = bytes(self._received[:_CHUNK_BYTES])
-                del self._received[: len(chunk)]
-                if self._is_paused and not self._received and not self._reason:
-                    self._is_paused = False
-                    self._stream.eventUpdateCallback(_READABLE | _ENDED)
-            if not chunk:
-                return
+        """Write what the guest has written; then listen again."""
+        while not self._reason:
             try:
-                _write_all(self._stdout_fd, chunk)
-            except OSError:
-                self._reason = self._reason or "the terminal is gone"
-                return
+                chunk = self._stream.recv(_CHUNK_BYTES)
+            except libvirt.libvirtError:
+                chunk = b""
+            if chunk == b"":
+                self._reason = _LINE_ENDED
+            elif not isinstance(chunk, bytes):
+                break  # nothing more for now
+            else:
+                self._write(chunk)
+        with self._lock:
+            if not self._is_listening and not self._reason:
+                self._is_listening = True
+                self._stream.eventUpdateCallback(_READABLE | _ENDED)
 
-    def _read_keys(self) -> bool:
-        """Take what was typed; False when that ends the session."""
+    def _write(self, chunk: bytes) -> None:
+        try:
+            _write_all(self._stdout_fd, chunk)
+        except OSError:
+            self._reason = self._reason or "the terminal is gone"
+
+    def _read_keys(self) -> None:
         try:
             typed = os.read(self._stdin_fd, _CHUNK_BYTES)
         except OSError:  # the terminal is gone
@@ -224,7 +198,6 @@ class _Bridge:
             self._reason = "left with the escape key"
         elif not typed:
             self._reason = "the input ended"
-        return bool(typed) and not escape
 
     def _flush(self) -> None:
         while self._to_send:
@@ -236,6 +209,13 @@ class _Bridge:
             if sent <= 0:
                 return
             self._to_send = self._to_send[sent:]
+
+
+def _abort(stream: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        stream.eventRemoveCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        stream.abort()
 
 
 def _write_all(fd: int, data: bytes) -> None:

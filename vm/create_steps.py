@@ -28,13 +28,10 @@ _NO_POOL = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL})
 _NO_VOLUME = frozenset({libvirt.VIR_ERR_NO_STORAGE_VOL})
 _NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
 _NO_SUCH_FLAG = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
-EVERYTHING_OF_A_VM = (
-    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-)
-_AND_ITS_TPM = libvirt.VIR_DOMAIN_UNDEFINE_TPM  # since libvirt 8.9
+_SIMULATED = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+_BEFORE_8_9 = _SIMULATED | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+# Everything that a VM may have, by what the driver knows: libvirt itself, an older one, the test driver.
+_UNDEFINE_FLAGS = (_BEFORE_8_9 | libvirt.VIR_DOMAIN_UNDEFINE_TPM, _BEFORE_8_9, _SIMULATED)
 
 
 def or_none(call: Any, *arguments: object, missing: frozenset[int]) -> Any | None:
@@ -58,7 +55,9 @@ def _make_pool(ctx: StepContext, args: Args) -> Result:
             pool = connection.storagePoolDefineXML(pool_xml(args), 0)
         made = pool.UUIDString() == args["uuid"]
         if not pool.isActive():
-            pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if made else 0)
+            if made:
+                pool.build(0)  # the directory; one that is there is left as it is
+            pool.create(0)
         if made:
             pool.setAutostart(1)
     return {"made": made}
@@ -240,13 +239,19 @@ def _undefine(ctx: StepContext, args: Args, _result: Result | None = None) -> No
             return
         if domain.isActive():
             domain.destroy()  # started by somebody while its making failed
-        try:
-            domain.undefineFlags(EVERYTHING_OF_A_VM | _AND_ITS_TPM)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() not in _NO_SUCH_FLAG:
-                raise
-            domain.undefineFlags(EVERYTHING_OF_A_VM)
+        _undefine_all(domain)
     _stop(ctx, args)  # a start that was still under way leaves a VM that runs without a definition
+
+
+def _undefine_all(domain: Any) -> None:
+    for flags in _UNDEFINE_FLAGS:
+        try:
+            domain.undefineFlags(flags)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _NO_SUCH_FLAG or flags == _UNDEFINE_FLAGS[-1]:
+                raise
+        else:
+            return
 
 
 def _inverse_define(args: Args, _result: Result) -> Step:
