@@ -98,6 +98,7 @@ class Lines(Widget):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._lines: tuple[Line, ...] = ()
+        self._painted_width = 0
         self.cells_painted = 0  # for the tests and benchmarks: what a refresh cost
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:
@@ -117,7 +118,8 @@ class Lines(Widget):
             return
         lines = tuple(self.paint(width, height, palette(self.app.theme))[:height])
         before, self._lines = self._lines, lines
-        if len(before) != len(lines):
+        before_width, self._painted_width = self._painted_width, width
+        if len(before) != len(lines) or before_width != width:
             self.cells_painted += width * height
             self.refresh()
             return
@@ -130,5 +132,6 @@ class Lines(Widget):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         if y < len(self._lines):
-            return Strip(self._lines[y], width)
+            # Between a new size and its repaint the lines are those of the size before.
+            return Strip(self._lines[y], self._painted_width).adjust_cell_length(width)
         return Strip([Segment(" " * width, palette(self.app.theme).style("text"))], width)
