@@ -26,6 +26,7 @@ from host.facts import NodeFacts, read_facts
 from host.load import HostLoad, read_load
 from host.statistics import Sample
 from vm import inventory, picture
+from vm.address_watch import AddressWatch, Told
 from vm.inventory import Handles
 from vm.model import Snapshot, Vm
 
@@ -43,6 +44,8 @@ STOP_S = 0.4
 _KEEPS_CONFIG = frozenset(
     {EventKind.BALLOON, EventKind.IO_ERROR, EventKind.JOB_COMPLETED, EventKind.REBOOTED, EventKind.WATCHDOG}
 )
+
+_MOVES_ADDRESSES = frozenset({EventKind.STARTED, EventKind.AGENT, EventKind.DEVICE_ADDED, EventKind.DEVICE_REMOVED})
 
 OnSnapshot: TypeAlias = Callable[[Snapshot], None]
 OnEvent: TypeAlias = Callable[[Event], None]
@@ -86,6 +89,7 @@ class Feed:
         self._stale_configs: set[str] = set()
         self._all_configs_stale = False
         self._started_at: dict[str, datetime] = {}
+        self._addresses: dict[str, tuple[str, ...]] = {}
         self._flushed_s = -inf
         self._next_tick_s = -inf
         self._retry_s = -inf
@@ -106,6 +110,7 @@ class Feed:
         self._facts_asked = False
         self._read_at_s = 0.0
         self._last: Snapshot | None = None
+        self._address_watch = AddressWatch(host, self._looked_at, self._addresses_told)
         self._threads = [
             threading.Thread(target=self._run, name=f"feed-{host.name}", daemon=True),
             threading.Thread(target=self._watch, name=f"feed-watch-{host.name}", daemon=True),
@@ -118,12 +123,14 @@ class Feed:
         self._host.supervise()
         for thread in self._threads:
             thread.start()
+        self._address_watch.start()
 
     def stop(self) -> None:
         """End the feed: no callback comes after this. Returns within half a second whatever libvirt does."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._address_watch.stop()
         deadline_s = time.monotonic() + STOP_S
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
@@ -135,6 +142,14 @@ class Feed:
             self._everything = self._all_configs_stale = True
             self._changed.notify_all()
 
+    def reread(self, uuid: str) -> None:
+        """Read one VM and its XML again, soon: libvirt tells of no change of autostart, and of metadata not always."""
+        with self._changed:
+            if not self._stopped:
+                self._dirty.add(uuid)
+                self._stale_configs.add(uuid)
+                self._changed.notify_all()
+
     def set_polling(self, enabled: bool) -> None:
         """Read rates and load each interval, or never; the list itself follows events either way."""
         with self._changed:
@@ -142,6 +157,8 @@ class Feed:
                 self._next_tick_s = -inf
             self._polling = enabled
             self._changed.notify_all()
+        if enabled:
+            self._address_watch.look()
 
     # Called on other threads
 
@@ -163,8 +180,19 @@ class Feed:
             elif event.kind is EventKind.STOPPED:
                 self._started_at.pop(event.vm_uuid, None)
             self._changed.notify_all()
+        if event.kind in _MOVES_ADDRESSES:
+            self._address_watch.look(event.vm_uuid)
         if self._on_event is not None:
             self._on_event(event)
+
+    def _looked_at(self) -> tuple[Vm, ...]:
+        """The VMs whose addresses somebody may be looking at."""
+        return self._shown if self._polling and self._host.link.is_up else ()
+
+    def _addresses_told(self, told: Told) -> None:
+        with self._changed:
+            self._addresses.update(told)
+            self._changed.notify_all()
 
     # The feed's thread
 
@@ -200,7 +228,7 @@ class Feed:
             due_s = now_s
         elif self._dirty:
             due_s = min(due_s, self._flushed_s + FLUSH_S)
-        if self._config_queue:
+        if self._config_queue or self._addresses:
             due_s = now_s
         return max(due_s, self._retry_s)
 
@@ -239,6 +267,7 @@ class Feed:
         self._learn_facts()
         if work.tick:
             self._measure()
+        self._take_addresses()
         self._queue_stale_configs()
         self._read_configs()
 
@@ -293,6 +322,16 @@ class Feed:
         self._load = read_load(self._host)
         self._show()
 
+    def _take_addresses(self) -> None:
+        with self._changed:
+            told, self._addresses = self._addresses, {}
+        for uuid, addresses in told.items():
+            vm = self._vms.get(uuid)
+            if vm is not None and vm.is_active and vm.addresses != addresses:
+                self._vms[uuid] = replace(vm, addresses=addresses)
+        if told:
+            self._show()
+
     def _queue_stale_configs(self) -> None:
         with self._changed:
             stale = self._vms.keys() if self._all_configs_stale else self._stale_configs - self._dirty
@@ -311,6 +350,8 @@ class Feed:
                 self._read_config(self._vms[uuid])
             self._config_queue.pop(uuid)
         now_s = time.monotonic()
+        if not self._config_queue:
+            self._address_watch.look()  # their network cards are known now
         if not self._config_queue or now_s > self._configs_shown_s + CONFIG_PUBLISH_S:
             self._configs_shown_s = now_s
             self._show()

@@ -23,6 +23,7 @@ from host.events import Event
 from host.job_model import Job, JobState
 from host.plan import Danger, Plan
 from host.text import printable
+from hvtui.choices import SHORT_THEMES
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named
 from hvtui.tui.bridge import Bridge, Services
@@ -72,7 +73,7 @@ class HvtuiApp(App[None]):
         self.bridge = Bridge(self, services)
         self._is_leaving = False
         catalogue.load()
-        keymap.rebind(services.config.keys)
+        keymap.rebind(services.config.keys, file=services.config.file)
         self._fit_to_terminal()
 
     def _fit_to_terminal(self) -> None:
@@ -80,9 +81,7 @@ class HvtuiApp(App[None]):
         ui = self.services.config.ui
         for colors in themes.ALL_COLORS.values():
             self.register_theme(themes.textual_theme(colors))
-        theme = themes.SHORT_NAMES.get(ui.theme, ui.theme)
-        if theme not in themes.ALL_COLORS:
-            theme = themes.for_terminal(os.environ)
+        theme = SHORT_THEMES.get(ui.theme, ui.theme) or themes.for_terminal(os.environ)
         if self.no_color:
             theme = themes.ANSI.name
             self._filters[:] = [NoColor()]
@@ -309,7 +308,7 @@ class HvtuiApp(App[None]):
     def _shown(self) -> HvtuiScreen | None:
         """The full screen that is visible, also below a dialog."""
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, HvtuiScreen) and screen.is_mounted:
+            if isinstance(screen, HvtuiScreen) and screen.is_composed:
                 return screen
         return None
 

@@ -57,6 +57,7 @@ class Bridge:
         self._feed: Feed | None = None
         self._runner_slots = asyncio.Semaphore(PARALLEL_JOBS)
         self._watcher: asyncio.Task[None] | None = None
+        self._quiet_polls = 0
         self._jobs: tuple[Job, ...] = ()
         self.running_here = 0  # jobs that run in this process and would be cut off by its end
 
@@ -169,6 +170,8 @@ class Bridge:
             finally:
                 self.running_here -= 1
         self.watch_jobs()
+        if self._feed is not None and job.vm_uuid is not None:
+            self._feed.reread(job.vm_uuid)  # not every change is an event
         return job
 
     async def job_end(self, job_id: int) -> Job:
@@ -182,12 +185,12 @@ class Bridge:
 
     def watch_jobs(self) -> None:
         """Poll the journal while jobs run, at least once; JobsChanged is posted when something changed."""
+        self._quiet_polls = 0
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        quiet = 0
-        while quiet < 2:
+        while self._quiet_polls < 2:
             try:
                 jobs = await self.call(self._read_jobs)
             except HvtuiError:
@@ -196,8 +199,9 @@ class Bridge:
             if jobs != self._jobs:
                 self._jobs = jobs
                 self._app.post_message(JobsChanged(jobs))
-            quiet = quiet + 1 if all(job.state.is_over for job in jobs) else 0
-            if quiet < 2:
+            is_quiet = not self.running_here and all(job.state.is_over for job in jobs)
+            self._quiet_polls = self._quiet_polls + 1 if is_quiet else 0
+            if self._quiet_polls < 2:
                 await asyncio.sleep(JOB_POLL_S)
 
     def _read_jobs(self) -> tuple[Job, ...]:

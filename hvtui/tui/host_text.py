@@ -89,7 +89,7 @@ def _promise(label: str, share: float, words: str, *, most: float) -> Row:
     """`most` is the share from which on it is too much: shown as a warning, in words too."""
     if share <= most:
         return _meter(label, share, f"{share:.0%}", words, limits=(most, most))
-    return _meter(label, share, f"{share:.0%}", f"{words}  ! too much to run together", limits=(most, most))
+    return _meter(label, share, f"{share:.0%}", f"{words}  ! too much", limits=(most, most))
 
 
 def _hypervisor_rows(facts: NodeFacts) -> list[Row]:

@@ -46,6 +46,11 @@ class HvtuiScreen(Screen[None]):
         """The app, as its own type."""
         return cast("HvtuiApp", self.app)
 
+    @property
+    def is_composed(self) -> bool:
+        """True once its widgets are there: messages may arrive before."""
+        return bool(self.query(StatusLine))
+
     def compose(self) -> ComposeResult:
         yield Header()
         yield from self.body()
@@ -72,8 +77,9 @@ class HvtuiScreen(Screen[None]):
         )
 
     def on_screen_resume(self) -> None:
-        self.update_from(self.hvtui.snapshot)
-        self.update_jobs(self.hvtui.jobs)
+        if self.is_composed:
+            self.update_from(self.hvtui.snapshot)
+            self.update_jobs(self.hvtui.jobs)
 
     def update_from(self, snapshot: Snapshot | None) -> None:
         """Show `snapshot` in the header and in the screen's own widgets."""

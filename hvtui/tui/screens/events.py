@@ -16,7 +16,7 @@ from hvtui.tui.widgets.choice_list import ChoiceList
 from hvtui.tui.widgets.page import Page, row
 
 _ALARMING = {EventKind.CRASHED, EventKind.WATCHDOG, EventKind.IO_ERROR}
-_TIME, _KIND = 10, 16
+_TIME, _KIND = 12, 16
 _EMPTY = (
     row(),
     row("Nothing has happened since hvtui was started.", style="bold", indent=3),
@@ -30,6 +30,7 @@ class EventsScreen(HvtuiScreen):
     """The newest thousand events since the start; new ones appear at the top."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ("events",)
+    AUTO_FOCUS = ""  # the list gets the focus once it has a row: an empty one, which is hidden, would swallow keys
     DEFAULT_CSS = """
     EventsScreen #head { height: 1; }
     EventsScreen #list { height: 1fr; }
@@ -42,9 +43,6 @@ class EventsScreen(HvtuiScreen):
         yield Page(id="head")
         yield ChoiceList(id="list")
         yield Page(_EMPTY, id="empty")
-
-    def on_mount(self) -> None:
-        self._list.focus()
 
     def on_screen_resume(self) -> None:
         self._show()
@@ -87,6 +85,8 @@ class EventsScreen(HvtuiScreen):
     def _show(self) -> None:
         events = self.hvtui.events
         self.set_class(not events, "-empty")
+        if events and self.focused is None:
+            self.call_after_refresh(self._list.focus)
         newest_first = reversed(list(enumerate(events, self.hvtui.events_dropped)))
         self._list.show_rows([(str(index), self._line(event)) for index, event in newest_first])
 

@@ -22,6 +22,7 @@ from hvtui.tui.widgets.choice_list import ChoiceList
 from hvtui.tui.widgets.footer import Footer
 from hvtui.tui.widgets.page import Page, Row, row
 
+WATCH_EVERY_S = 1.0
 _EMPTY = (
     row(),
     row("No job yet.", style="bold", indent=3),
@@ -35,6 +36,7 @@ class JobsScreen(HvtuiScreen):
     """Newest first; the details of the job under the cursor below (at the right on wide terminals)."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ("jobs",)
+    AUTO_FOCUS = ""  # the list gets the focus once it has a row: an empty one, which is hidden, would swallow keys
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012 - Textual declares it so
     DEFAULT_CSS = """
     JobsScreen #panes { height: 1fr; }
@@ -50,13 +52,21 @@ class JobsScreen(HvtuiScreen):
         yield Container(ChoiceList(id="list"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
 
     def on_mount(self) -> None:
-        self._list.focus()
+        self.set_interval(WATCH_EVERY_S, self._watch)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Other processes write jobs too."""
+        if self.is_current:
+            self.hvtui.bridge.watch_jobs()
 
     def target(self) -> Target:
         return replace(super().target(), job=self.selected)
 
     def jobs_changed(self, jobs: tuple[Job, ...]) -> None:
         self.set_class(not jobs, "-empty")
+        if jobs and self.focused is None:
+            self.call_after_refresh(self._list.focus)
         self._list.show_rows([(str(job.id), partial(_job_line, job)) for job in jobs])
         self._show_detail()
 
