@@ -20,8 +20,9 @@ from host.statistics import Sample, VmRates
 from tests.support import simulated_world
 from tests.support.simulated_world import domain, uuid_of, world
 from tests.support.waiting import wait_for
+from vm import address_watch, inventory, picture
 from vm import feed as feed_module
-from vm import inventory, picture
+from vm.address_watch import AddressWatch
 from vm.feed import Feed
 from vm.model import Snapshot, Vm, VmConfig, VmState
 
@@ -272,6 +273,99 @@ def test_a_state_that_no_event_told_is_seen_by_the_next_tick(
     wait_for(lambda: screen.state("web-02") is VmState.OFF)
 
     assert screen.events == []
+
+
+# Addresses
+
+
+def test_addresses_are_shown_while_somebody_looks_and_end_with_the_run(
+    simulated: Host, start: Callable[..., Screen]
+) -> None:
+    screen = start(simulated, polling=True, interval_s=0.05)
+    wait_for(lambda: (vm := screen.vm("web-01")) is not None and vm.addresses)
+    assert screen.vm("web-01").addresses[0].startswith("192.0.2.")  # type: ignore[union-attr]
+    assert screen.vm("web-02").addresses == ()  # type: ignore[union-attr]
+
+    handle = simulated.connection().lookupByName("web-01")
+    handle.destroy()
+    wait_for(lambda: screen.state("web-01") is VmState.OFF)
+    assert screen.vm("web-01").addresses == ()  # type: ignore[union-attr]
+    handle.create()
+    wait_for(lambda: (vm := screen.vm("web-01")) is not None and vm.addresses, what="the addresses of the new run")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the VMs whose agent was asked; each tells 192.0.2.9."""
+    names: list[str] = []
+
+    def ask(_host: Host, vm: Vm) -> tuple[str, ...]:
+        names.append(vm.name)
+        return ("192.0.2.9",)
+
+    monkeypatch.setattr(address_watch.addresses, "ask_agent", ask)
+    return names
+
+
+def real_host() -> Host:
+    """A host that is not simulated; nothing is called on it."""
+    return open_host("qemu+unix:///system?socket=/nowhere/sock")
+
+
+def guest(uuid: str, *, agent: bool = True) -> Vm:
+    return replace(RUNNING, uuid=uuid, name=uuid, config=VmConfig(agent_connected=agent))
+
+
+def test_agents_are_asked_only_for_vms_without_a_lease_and_not_again_for_a_minute(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address_watch.addresses, "leased", lambda _host, _vms: {"leased": ("192.0.2.1",), "other": ()})
+    told: dict[str, tuple[str, ...]] = {}
+    watch = AddressWatch(real_host(), tuple, told.update)
+    vms = [guest("leased"), guest("other"), guest("silent", agent=False)]
+
+    watch._ask(vms)
+    assert asked == ["other"]
+    assert told == {"leased": ("192.0.2.1",), "other": ("192.0.2.9",)}
+    watch._ask(vms)
+    assert asked == ["other"]
+    watch.look("other")
+    watch._ask(vms)
+    assert asked == ["other", "other"], "something happened to it"
+
+
+def test_agents_tell_where_leases_cannot_be_read(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_host: Host, _vms: Any) -> Any:
+        raise HvtuiError("no daemon for networks")
+
+    monkeypatch.setattr(address_watch.addresses, "leased", refuse)
+    told: dict[str, tuple[str, ...]] = {}
+    watch = AddressWatch(real_host(), tuple, told.update)
+    watch._ask([guest("one")])
+
+    assert told == {"one": ("192.0.2.9",)}
+    watch.stop()
+    watch._ask([guest("two")])
+    assert told.keys() == {"one"}, "a stopped watch tells nothing"
+    watch._ask([])
+
+
+def test_a_watch_survives_an_agent_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def refuse(_host: Host, vm: Vm) -> Any:
+        tries.append(vm.name)
+        raise HvtuiError("gone")
+
+    monkeypatch.setattr(address_watch.addresses, "leased", lambda _host, _vms: {})
+    monkeypatch.setattr(address_watch.addresses, "ask_agent", refuse)
+    watch = AddressWatch(real_host(), lambda: (guest("one"),), lambda _told: None)
+    watch.start()
+    watch.look()
+    wait_for(lambda: len(tries) == 1)
+    watch.look("one")
+    wait_for(lambda: len(tries) == 2)
+    watch.stop()
 
 
 # The link
