@@ -100,8 +100,9 @@ def _wanted(configured: str) -> tuple[str, str]:
         if value not in {*allowed, ""}:
             raise UsageError(f"{source} is {value!r}", about="accelerator", remedy="Use auto, kvm or qemu")
         if value not in {"auto", ""}:
-            return value, source
-        if value == "auto" and source == VARIABLE:
+            # A front end hands its configuration on in the variable, so that every part and process hears of it.
+            return value, f"{VARIABLE} or the configuration" if source == VARIABLE else source
+        if value == "auto":
             break  # set on purpose: it overrides the configuration
     return "auto", ""
 

@@ -45,12 +45,14 @@ _INTERRUPTED = "interrupted: its process was killed, or the machine restarted"
 
 
 class Journal:
-    """The journal at `path` (default: journal.db in the state directory). Safe from any thread and any process.
+    """The journal at `path` (default: journal.db in the state directory). Safe from any thread and any process. Of
+    ended jobs it keeps the newest `keep`, and some more until it is next tidied.
 
     Every method raises JournalFailed (host.job_schema) when the file cannot be read or written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, keep: int = RETAINED_JOBS) -> None:
+        self.keep = keep
         with journal_errors(path or Path("journal.db")):
             self.path = path or state_directory() / "journal.db"
         self._lock = threading.RLock()
@@ -151,7 +153,7 @@ class Journal:
             job_id = int(cursor.lastrowid or 0)
             secrets.keep(data, job_id=job_id, state=self.path.parent)
         secrets.forget(data)
-        if job_id % PRUNE_EVERY_JOBS == 0:
+        if job_id % min(PRUNE_EVERY_JOBS, self.keep) == 0:
             self.prune()
         return self.job(job_id)
 
@@ -215,13 +217,15 @@ class Journal:
         self._purge_secrets()
         return tuple(recovered)
 
-    def prune(self, *, retained: int = RETAINED_JOBS) -> None:
-        """Forget the oldest jobs that are over and hold nothing, all but the newest `retained` jobs."""
+    def prune(self) -> None:
+        """Forget all but the newest `keep` of the jobs that are over. Those that live, that were interrupted, or that
+        left something behind are not over, however old they are."""
+        over = "NOT holds AND NOT kept AND state NOT IN ('queued', 'running', 'interrupted')"
         with self._writing() as database:
             gone = database.execute(
-                "DELETE FROM jobs WHERE NOT holds AND state NOT IN ('queued', 'running') AND id <= "
-                "(SELECT id FROM jobs ORDER BY id DESC LIMIT 1 OFFSET ?) RETURNING id",
-                (retained,),
+                f"DELETE FROM jobs WHERE {over} AND id <= "  # noqa: S608 - a constant
+                f"(SELECT id FROM jobs WHERE {over} ORDER BY id DESC LIMIT 1 OFFSET ?) RETURNING id",
+                (self.keep,),
             ).fetchall()
             database.executemany("DELETE FROM steps WHERE job_id = ?", [(row["id"],) for row in gone])
         for row in gone:

@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     number, unit, _ = match.groups()
     factor = KIB ** (_UNITS.index(unit) + 1) if unit else 1
     whole, _, decimals = number.partition(".")
-    size_bytes = (int(whole + decimals) * factor) // 10 ** len(decimals)
+    size_bytes = int(int(whole + decimals) * factor // 10 ** len(decimals))
     if size_bytes > _MOST_BYTES:
         raise UsageError(f"{text!r} is more than any VM can have", remedy="Write it as 512M, 2G or 1.5T")
     return size_bytes

@@ -2,11 +2,12 @@
 
 A missing file means the defaults. Everything else that is wrong (an unknown key, a wrong type, a value out of range)
 is one UsageError that names the file, the key and what is allowed. This module checks what it can know by itself;
-whether an action id, a column or a theme exists is told by the part that has them.
+whether an action id of [keys] exists is told by the part that has the actions.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from host.errors import UsageError
 from host.paths import configuration_file
+from host.text import printable
+from hvtui.choices import COLUMNS, SHORT_THEMES, THEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,28 +59,31 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything of the file. `keys` maps an action's id to its key, or to several with commas between them."""
+    """Everything of `file`. `keys` maps an action's id to its key, or to several with commas between them."""
 
     ui: Ui = field(default_factory=Ui)
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     hosts: tuple[ConfiguredHost, ...] = ()
     jobs: Jobs = field(default_factory=Jobs)
     accelerator: str = "auto"
+    file: str = field(default="", compare=False)  # for errors that only the part concerned can find
 
 
 def load_config(path: Path | None = None) -> Config:
-    """The configuration of `path`, else of the file in force (host.paths). Raises UsageError."""
+    """The configuration of `path`, else of the file in force (host.paths), else the defaults. Raises UsageError."""
     file = path or configuration_file()
     if file is None:
         return Config()
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Config()
     except UnicodeDecodeError as error:
         raise UsageError("the configuration file is not UTF-8 text", about=str(file)) from error
     except OSError as error:
-        raise UsageError(f"cannot read the configuration file: {error.strerror}", about=str(file)) from error
+        raise UsageError(
+            f"cannot read the configuration file: {error.strerror}",
+            about=str(file),
+            remedy="HVTUI_CONFIG names it: unset it, or name another file" if os.environ.get("HVTUI_CONFIG") else "",
+        ) from error
     return parse_config(text, file=str(file))
 
 
@@ -88,7 +94,7 @@ def parse_config(text: str, *, file: str) -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not valid TOML: {error}", about=file) from error
+        raise UsageError(printable(f"not valid TOML: {error}", limit=200), about=file) from error
     top = _Table(file, "", document, known=("accelerator", "ui", "keys", "host", "jobs"))
     return Config(
         ui=_read_ui(top.table("ui", known=("theme", "ascii", "columns", "refresh_s", "confirm"))),
@@ -96,15 +102,16 @@ def parse_config(text: str, *, file: str) -> Config:
         hosts=_read_hosts(top),
         jobs=Jobs(keep=int(top.table("jobs", known=("keep",)).number("keep", Jobs().keep, limits=JOBS_KEPT_RANGE))),
         accelerator=top.choice("accelerator", "auto", ACCELERATORS),
+        file=file,
     )
 
 
 def _read_ui(table: _Table) -> Ui:
     usual = Ui()
     return Ui(
-        theme=table.text("theme", usual.theme),
+        theme=table.choice("theme", usual.theme, ("", *THEMES, *SHORT_THEMES)),
         ascii=table.value("ascii", bool, usual.ascii, "true or false"),
-        columns=table.texts("columns", usual.columns),
+        columns=table.choices("columns", usual.columns, COLUMNS),
         refresh_s=float(table.number("refresh_s", usual.refresh_s, limits=REFRESH_RANGE_S)),
         confirm=table.choice("confirm", usual.confirm, CONFIRMATIONS),
     )
@@ -155,7 +162,7 @@ class _Table:
 
     def refuse(self, key: str, problem: str, remedy: str) -> NoReturn:
         place = f"[{self.name}] {key}" if self.name else key
-        raise UsageError(f"{place} {problem}", about=self.file, remedy=remedy)
+        raise UsageError(printable(f"{place} {problem}", limit=200), about=self.file, remedy=remedy)
 
     def value(self, key: str, kind: type, usual: Any, wanted: str) -> Any:
         found = self.values.get(key, usual)
@@ -167,12 +174,17 @@ class _Table:
     def text(self, key: str, usual: str) -> str:
         return str(self.value(key, str, usual, 'a text in quotes, such as "x"'))
 
-    def texts(self, key: str, usual: tuple[str, ...]) -> tuple[str, ...]:
+    def choices(self, key: str, usual: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of texts, each of them allowed and named once."""
         wanted = 'a list of texts, such as ["name", "state"]'
         found = self.value(key, list, list(usual), wanted)
-        for each in found:
+        for place, each in enumerate(found):
             if not isinstance(each, str):
                 self.refuse(key, f"holds {_kind_of(each)}", f"It must be {wanted}")
+            if each not in allowed:
+                self.refuse(key, f"holds {each[:60]!r}", _nearest(each, allowed))
+            if each in found[:place]:
+                self.refuse(key, f"holds {each!r} twice", "Name it once")
         return tuple(found)
 
     def number(self, key: str, usual: float, *, limits: tuple[float, float]) -> float:
@@ -191,7 +203,7 @@ class _Table:
     def choice(self, key: str, usual: str, allowed: tuple[str, ...]) -> str:
         found = self.text(key, usual)
         if found not in allowed:
-            self.refuse(key, f"is {found!r}", _nearest(found, allowed))
+            self.refuse(key, f"is {found[:60]!r}", _nearest(found, allowed))
         return found
 
     def table(self, key: str, known: tuple[str, ...] | None = None) -> _Table:
@@ -221,6 +233,6 @@ def _kind_of(value: object) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    names = tuple(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    names = tuple(name for name in known if name)
+    close = get_close_matches(word[:60], names, n=1, cutoff=0.5)
     return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names)}"

@@ -144,7 +144,7 @@ def main() -> None:
     """Write the pictures named on the command line, or all."""
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as state:
-        os.environ.update(HVTUI_STATE_DIR=state, HVTUI_CACHE_DIR=state, HVTUI_CONFIG=f"{state}/none.toml")
+        os.environ.update(HVTUI_STATE_DIR=state, HVTUI_CACHE_DIR=state, HVTUI_CONFIG=os.devnull)
         os.environ.pop("NO_COLOR", None)
         directory = Path(os.environ.get("SCREENSHOTS", ROOT / "screenshots"))
         directory.mkdir(exist_ok=True)

@@ -19,7 +19,9 @@ def private_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Keep journals, caches and configuration of a test away from the machine's own."""
     monkeypatch.setenv("HVTUI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HVTUI_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "config.toml").touch()
     monkeypatch.setenv("HVTUI_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("HVTUI_ACCEL", "")  # a session sets it: what one test configures must not reach the next
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ It never prints. Closing is the outermost edge's work (hvtui.__main__).
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from host.paths import configuration_file
 from hvtui.cli.output import Format
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from host.connection import Host
     from host.journal import Journal
     from hvtui.config import Config
+
+
+ACCELERATOR_VARIABLE = "HVTUI_ACCEL"
 
 
 class Session:
@@ -72,11 +77,19 @@ class Session:
             from hvtui.config import load_config
 
             self._config = load_config()
+            if self._config.accelerator != "auto" and not os.environ.get(ACCELERATOR_VARIABLE):
+                # host.accelerator looks there, in this process and in those of detached jobs.
+                os.environ[ACCELERATOR_VARIABLE] = self._config.accelerator
         return self._config
+
+    def _own_config(self) -> Config | None:
+        """The configuration where there is a file: without one, a short command need not load what reads it."""
+        return self.config() if configuration_file() is not None else None
 
     def host(self) -> Host:
         """The host, connected. Raises ConnectionLost or Denied with what to do, TimedOut, UsageError, NotFound."""
         if self._host is None:
+            self._own_config()  # a wrong one is told before anything is done, whatever the command
             host = self._demo() if self.given.get("demo") else self._chosen_host()
             self._host = host
             _connect(host, self.timeout_s)
@@ -85,9 +98,11 @@ class Session:
     def journal(self) -> Journal:
         """The journal of jobs, opened once. Raises HvtuiError when the state directory cannot be used."""
         if self._journal is None:
-            from host.journal import Journal
+            from host.journal import RETAINED_JOBS, Journal
 
-            self._journal = Journal(self._private_path()) if self.given.get("demo") else Journal()
+            config = self._own_config()
+            path = self._private_path() if self.given.get("demo") else None
+            self._journal = Journal(path, keep=config.jobs.keep if config else RETAINED_JOBS)
         return self._journal
 
     def close(self) -> None:

@@ -8,27 +8,58 @@ from textual.binding import Binding, BindingsMap
 from textual.keys import _character_to_key  # the one place that knows Textual's names of characters
 
 from host.errors import UsageError
-from hvtui.tui.actions import Action, action_named, actions_for
+from host.text import printable
+from hvtui.tui.actions import Action, action_named, actions_for, all_actions
 
 _SHOWN = {
     "question_mark": "?", "slash": "/", "colon": ":", "asterisk": "*", "escape": "esc", "up": "↑", "down": "↓",
     "left": "←", "right": "→", "pageup": "pgup", "pagedown": "pgdn", "full_stop": ".", "comma": ",",
     "left_square_bracket": "[", "right_square_bracket": "]", "minus": "-", "plus": "+",
 }  # fmt: skip
+_LIST = {"fleet", "vm"}  # the scopes of the one screen that has two
 
 _chosen: dict[str, tuple[str, ...]] = {}
 
 
-def rebind(keys: Mapping[str, str]) -> None:
-    """Take the user's keys ({action id: "key" or "key,key"}; replaces earlier ones). Raises UsageError for an
-    unknown id, or when two actions that are shown together would share a key."""
-    chosen = {}
+def rebind(keys: Mapping[str, str], *, file: str = "") -> None:
+    """Take the user's keys ({action id: "key" or "key,key"}; replaces earlier ones). A built-in key that a user gives
+    to another action is that one's alone. Raises UsageError, naming `file`, for an unknown id, or when two actions
+    that are shown together were given one key."""
+    chosen: dict[str, tuple[str, ...]] = {}
     for action_id, text in keys.items():
-        if action_named(action_id) is None:
-            raise UsageError(f"no action has the id {action_id!r}", about="[keys]", remedy="? shows every action's id")
+        action = action_named(action_id)
+        if action is None:
+            problem = f"[keys] no action has the id '{printable(action_id, limit=60)}'"
+            raise UsageError(problem, about=file, remedy=_nearest_id(action_id))
         chosen[action_id] = tuple(key_name(part) for part in text.split(",") if part.strip())
+        for other in _shown_with(action, chosen):
+            if both := [key for key in chosen[action_id] if key in chosen[other.id]]:
+                problem = f"[keys] {other.id} and {action_id} have both the key {display(both[0])}"
+                raise UsageError(printable(problem, limit=200), about=file, remedy="Give one of them another key")
     _chosen.clear()
     _chosen.update(chosen)
+
+
+def _nearest_id(action_id: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(action_id[:60], [action.id for action in all_actions()], n=1)
+    return f"Did you mean {near[0]}?" if near else "? in the program shows every action's id"
+
+
+def _shown_with(action: Action, ids: Iterable[str]) -> list[Action]:
+    """Those of the actions `ids` that stand on a screen with `action`; not those that share a key with it by design,
+    because never both apply."""
+    others = (action_named(each) for each in ids if each != action.id)
+    return [
+        other
+        for other in others
+        if other is not None
+        and (
+            other.scope == action.scope or "app" in {other.scope, action.scope} or {other.scope, action.scope} <= _LIST
+        )
+        and not set(other.keys) & set(action.keys)
+    ]
 
 
 def key_name(key: str) -> str:
@@ -38,8 +69,11 @@ def key_name(key: str) -> str:
 
 
 def keys_of(action: Action) -> tuple[str, ...]:
-    """The keys of an action: the user's, else its own."""
-    return _chosen.get(action.id, action.keys)
+    """The keys of an action: the user's, else those of its own that the user gave to no other."""
+    if action.id in _chosen or not _chosen:
+        return _chosen.get(action.id, action.keys)
+    taken = {key for other in _shown_with(action, _chosen) for key in _chosen[other.id]}
+    return tuple(key for key in action.keys if key not in taken)
 
 
 def shown_key(action: Action) -> str:

@@ -52,7 +52,6 @@ ANSI = Colors(
     raised="ansi_default", chart="ansi_blue", ansi=True,
 )  # fmt: skip
 ALL_COLORS = {colors.name: colors for colors in (DARK, LIGHT, CONTRAST, ANSI)}
-SHORT_NAMES = {"dark": "hvtui-dark", "light": "hvtui-light", "contrast": "hvtui-contrast", "ansi": "hvtui-ansi"}
 
 
 @dataclass(frozen=True)

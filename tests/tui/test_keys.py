@@ -210,8 +210,36 @@ async def test_users_rebind_keys_by_id(app_on: Callable[..., HvtuiApp], simulate
 
 
 def test_a_key_for_an_unknown_action_is_an_error_with_a_remedy():
-    with pytest.raises(UsageError, match=r"vm\.strat"):
-        keymap.rebind({"vm.strat": "x"})
+    with pytest.raises(UsageError, match=r"^/etc/h\.toml: \[keys\] .*'vm\.strat'\. Did you mean vm\.start\?"):
+        keymap.rebind({"vm.strat": "x"}, file="/etc/h.toml")
+    with pytest.raises(UsageError, match=r"shows every action's id"):
+        keymap.rebind({"xyzzy": "x"})
+
+
+def _keys(action_id: str) -> tuple[str, ...]:
+    action = actions.action_named(action_id)
+    assert action is not None
+    return keymap.keys_of(action)
+
+
+def test_a_key_that_a_user_gives_away_is_no_longer_another_actions():
+    keymap.rebind({"app.jobs": "s,x", "vm.start": "f5"})
+    assert _keys("app.jobs") == ("s", "x")
+    assert _keys("vm.start") == ("f5",)
+    assert _keys("app.refresh") == ("ctrl+r",)
+    assert _keys("jobs.cancel") == (), "the jobs' screen has the keys of the program as well"
+    keymap.rebind({"vm.start": "x"})
+    assert _keys("jobs.cancel") == ("x",), "it stands on another screen"
+    assert _keys("app.refresh") == ("f5", "ctrl+r")
+
+
+def test_one_key_for_two_actions_that_are_shown_together_is_refused():
+    keymap.rebind({"fleet.mark": "y"})
+    with pytest.raises(UsageError, match=r"vm\.start and app\.jobs have both the key y"):
+        keymap.rebind({"vm.start": "x,y", "app.jobs": "y"})
+    assert _keys("fleet.mark") == ("y",), "nothing was changed"
+    keymap.rebind({"fleet.tiny": "y", "vm.tags": "y"})
+    assert _keys("vm.tags") == ("y",), "never both apply"
 
 
 def test_keys_are_shown_as_people_write_them():

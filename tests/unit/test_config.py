@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from host.errors import UsageError
+from host.paths import configuration_file
+from hvtui import choices
 from hvtui.config import Config, ConfiguredHost, Jobs, Ui, load_config, parse_config
+from hvtui.tui import themes
+from hvtui.tui.widgets import columns
 
 EVERYTHING = """
 accelerator = "qemu"
@@ -56,8 +60,10 @@ def test_every_key_is_read():
     )
 
 
-def test_a_missing_file_means_the_defaults(tmp_path: Path):
-    assert load_config(tmp_path / "none.toml") == Config()
+def test_a_missing_file_that_the_environment_names_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HVTUI_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError, match=r"none\.toml: cannot read .*: No such file or directory.*HVTUI_CONFIG"):
+        load_config()
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path):
@@ -102,6 +108,11 @@ def test_a_host_without_a_name_and_a_host_in_its_uri_is_called_by_its_uri():
         ('[ui]\nascii = "yes"', "[ui] ascii is a text", "It must be true or false"),
         ('[ui]\ncolumns = "name"', "[ui] columns is a text", "It must be a list of texts"),
         ("[ui]\ncolumns = [1.5]", "[ui] columns holds a number", "It must be a list of texts"),
+        ('[ui]\ncolumns = ["name", "memry"]', "[ui] columns holds 'memry'", "Did you mean memory?"),
+        ('[ui]\ncolumns = ["cpu", "cpu"]', "[ui] columns holds 'cpu' twice", "Name it once"),
+        ('[ui]\ntheme = "hvtui-drak"', "[ui] theme is 'hvtui-drak'", "Did you mean hvtui-dark?"),
+        ('[ui]\ntheme = "solarized"', "[ui] theme is 'solarized'", "Known: hvtui-dark, hvtui-light"),
+        ('"\\u001b[2J" = 1', "\\e[2J is not a key", "Known: accelerator"),
         ("[ui]\nrefresh_s = true", "[ui] refresh_s is true or false", "a number from 0.5 to 3600"),
         ("[ui]\nrefresh_s = 0", "[ui] refresh_s is 0", "a number from 0.5 to 3600"),
         ("[ui]\nrefresh_s = nan", "[ui] refresh_s is nan", "a number from 0.5 to 3600"),
@@ -124,6 +135,21 @@ def test_a_wrong_setting_names_the_file_the_key_and_the_remedy(text: str, place:
     message = refusal(text)
     assert place in message
     assert advice in message
+
+
+def test_what_a_configuration_may_choose_is_what_the_interface_has():
+    assert tuple(themes.ALL_COLORS) == choices.THEMES
+    assert tuple(column.id for column in columns.COLUMNS) == choices.COLUMNS
+
+
+def test_without_a_variable_ones_own_file_comes_before_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HVTUI_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    own = tmp_path / "xdg/hvtui/config.toml"
+    assert configuration_file() != own
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert configuration_file() == own
 
 
 def test_text_that_is_not_toml_is_refused_with_its_line():

@@ -156,7 +156,8 @@ def test_old_jobs_are_forgotten_but_not_those_that_live_or_hold_a_vm(journal: Jo
     old = jobs.submit(plan_of([Step("fake.explode", "x")], vm="old"), host, journal)
     new = [jobs.submit(plan_of([], vm="new"), host, journal) for _ in range(3)]
     assert journal.log_path(old.id).exists()
-    journal.prune(retained=3)
+    journal.keep = 3
+    journal.prune()
     assert {job.id for job in journal.jobs()} == {halfway.id, queued.id, *(job.id for job in new)}
     assert not journal.log_path(old.id).exists()
     assert journal._database.execute("SELECT * FROM steps WHERE job_id = ?", (old.id,)).fetchall() == []
@@ -164,7 +165,6 @@ def test_old_jobs_are_forgotten_but_not_those_that_live_or_hold_a_vm(journal: Jo
 
 def test_pruning_happens_by_itself(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("host.journal.PRUNE_EVERY_JOBS", 2)
-    monkeypatch.setattr("host.journal.RETAINED_JOBS", 1)
     called: list[object] = []
     monkeypatch.setattr(Journal, "prune", lambda self, **options: called.append(options))
     for name in "abcd":
