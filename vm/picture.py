@@ -50,16 +50,22 @@ def measured(vm: Vm, before: Sample | None, after: Sample | None) -> Vm:
     history = vm.cpu_history
     if now.cpu_percent is not None:
         history = (*history, now.cpu_percent)[-HISTORY_POINTS:]
-    new = replace(
+    vcpus = after.vcpus or vm.vcpus
+    memory_bytes = after.memory_bytes or vm.memory_bytes
+    memory_max_bytes = after.memory_max_bytes or vm.memory_max_bytes
+    # Compared before a copy is made: most VMs of a big host are idle, and this runs for each at every tick.
+    known = (vm.rates, vm.cpu_history, vm.vcpus, vm.memory_bytes, vm.memory_max_bytes, vm.memory_used_bytes)
+    if known == (now, history, vcpus, memory_bytes, memory_max_bytes, after.memory_used_bytes):
+        return vm
+    return replace(
         vm,
         rates=now,
         cpu_history=history,
-        vcpus=after.vcpus or vm.vcpus,
-        memory_bytes=after.memory_bytes or vm.memory_bytes,
-        memory_max_bytes=after.memory_max_bytes or vm.memory_max_bytes,
+        vcpus=vcpus,
+        memory_bytes=memory_bytes,
+        memory_max_bytes=memory_max_bytes,
         memory_used_bytes=after.memory_used_bytes,
     )
-    return vm if new == vm else new
 
 
 def suspects(vms: Mapping[str, Vm], samples: Mapping[str, Sample]) -> set[str]:
