@@ -23,6 +23,8 @@ from vm.disk_uses import read_world
 from vm.domain_xml import to_text
 
 _POLL_S = 0.1
+_SETTLE_S = 0.5
+_BUILDING_S = 30.0
 _CHUNK_BYTES = 256 * 1024  # libvirt sends at most about 4 MiB in one message
 _NO_POOL = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL})
 _NO_VOLUME = frozenset({libvirt.VIR_ERR_NO_STORAGE_VOL})
@@ -42,6 +44,12 @@ def or_none(call: Any, *arguments: object, missing: frozenset[int]) -> Any | Non
         if error.get_error_code() in missing:
             return None
         raise
+
+
+def _settle(result: Result | None) -> None:
+    """After an interrupted step: let libvirtd come to an end with the call that the killed process had made."""
+    if result is None:
+        time.sleep(_SETTLE_S)
 
 
 # Storage pool
@@ -72,8 +80,9 @@ def pool_xml(args: Args) -> str:
     return to_text(root)
 
 
-def _remove_pool(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+def _remove_pool(ctx: StepContext, args: Args, result: Result | None = None) -> None:
     """Remove the pool's definition if this job made it and it is empty; its directory stays."""
+    _settle(result)
     with ctx.calls("remove the storage pool", args["name"]) as connection:
         pool = or_none(connection.storagePoolLookupByUUIDString, args["uuid"], missing=_NO_POOL)
         if pool is None or (pool.isActive() and pool.numOfVolumes()):
@@ -95,13 +104,24 @@ def _inverse_pool(args: Args, result: Result) -> Step | None:
 def _make_volume(ctx: StepContext, args: Args) -> Result:
     with ctx.calls("make the disk", args["name"]) as connection:
         pool = connection.storagePoolLookupByName(args["pool"])
-        volume = or_none(pool.storageVolLookupByName, args["name"], missing=_NO_VOLUME)
-        if volume is not None and volume.info()[1] != args["capacity_bytes"]:
-            volume.delete()  # of this name there is only ours: half made by a daemon that died
-            volume = None
-        if volume is None:
-            volume = pool.createXML(volume_xml(args), 0)
-        return {"path": volume.path()}
+        left = or_none(pool.storageVolLookupByName, args["name"], missing=_NO_VOLUME)
+        if left is not None:  # of this name there is only ours: perhaps half made, and never used
+            _delete_volume(left)
+        return {"path": pool.createXML(volume_xml(args), 0).path()}
+
+
+def _delete_volume(volume: Any) -> None:
+    """Delete it, as soon as libvirtd has made it: it goes on with what a killed process asked for."""
+    until_s = time.monotonic() + _BUILDING_S
+    while True:
+        try:
+            or_none(volume.delete, 0, missing=_NO_VOLUME)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or time.monotonic() > until_s:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def volume_xml(args: Args) -> str:
@@ -117,7 +137,8 @@ def volume_xml(args: Args) -> str:
     return to_text(root)
 
 
-def _remove_volume(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+def _remove_volume(ctx: StepContext, args: Args, result: Result | None = None) -> None:
+    _settle(result)
     _remove_volumes(ctx, args["pool"], [args["name"]], keep_used=False)
 
 
@@ -134,7 +155,7 @@ def _remove_volumes(ctx: StepContext, pool_name: str, names: Iterable[str], *, k
                 continue
             users = (*world.look_up(world.users, volume.path()), *world.look_up(world.builders, volume.path()))
             if not users:
-                or_none(volume.delete, 0, missing=_NO_VOLUME)
+                _delete_volume(volume)
             elif not keep_used:
                 who = ", ".join(printable(user, limit=80) for user in users[:3])
                 raise Busy(f"the disk is used by {who}", about=volume.path(), remedy="Take it away there first")
@@ -168,7 +189,7 @@ def _make_tiny(ctx: StepContext, args: Args) -> Result:
             volume = or_none(pool.storageVolLookupByName, name, missing=_NO_VOLUME)
             if volume is None or not _holds(connection, volume, data):
                 if volume is not None:
-                    volume.delete()  # half uploaded by a job that was killed
+                    _delete_volume(volume)  # half uploaded by a job that was killed
                 made.append(name)
                 _upload(connection, pool, name, data)
         ctx.progress(1.0, guest.note or "ready to boot")
@@ -205,13 +226,13 @@ def _upload(connection: libvirt.virConnect, pool: Any, name: str, data: bytes) -
 
 
 def _rollback_tiny(ctx: StepContext, args: Args, result: Result | None) -> None:
+    _settle(result)
     made: Any = tiny_volume_names(args["key"]) if result is None else result["made"]
     _remove_volumes(ctx, args["pool"], [name for name in made if name not in args["existed"]], keep_used=True)
 
 
-def _remove_tiny(ctx: StepContext, args: Args) -> Result:
+def _remove_tiny(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
     _remove_volumes(ctx, args["pool"], args["names"], keep_used=True)
-    return {}
 
 
 def _inverse_tiny(args: Args, result: Result) -> Step | None:
@@ -232,7 +253,8 @@ def _define(ctx: StepContext, args: Args) -> Result:
     return {}
 
 
-def _undefine(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+def _undefine(ctx: StepContext, args: Args, result: Result | None = None) -> None:
+    _settle(result)
     with ctx.calls("remove", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
         if domain is None:
@@ -240,7 +262,7 @@ def _undefine(ctx: StepContext, args: Args, _result: Result | None = None) -> No
         if domain.isActive():
             domain.destroy()  # started by somebody while its making failed
         _undefine_all(domain)
-    _stop(ctx, args)  # a start that was still under way leaves a VM that runs without a definition
+    _stop(ctx, args, {})  # a start that was still under way leaves a VM that runs without a definition
 
 
 def _undefine_all(domain: Any) -> None:
@@ -275,7 +297,8 @@ def _is_starting(domain: Any) -> bool:
     return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 
 
-def _stop(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
+def _stop(ctx: StepContext, args: Args, result: Result | None = None) -> None:
+    _settle(result)
     with ctx.calls("stop", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
         if domain is not None and domain.isActive():
@@ -296,7 +319,7 @@ def _identity(args: Args) -> dict[str, Any]:
 
 def _undo_verb(name: str, remove: Any) -> StepVerb:
     def do(ctx: StepContext, args: Args) -> Result:
-        remove(ctx, args)
+        remove(ctx, args, {})
         return {}
 
     return StepVerb(name, do, None, lambda _args, _result: "what was removed is gone for good")

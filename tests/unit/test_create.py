@@ -577,7 +577,8 @@ def context(host):
     return StepContext(host, 1, lambda _fraction, _note: None, lambda: False)
 
 
-def test_every_step_may_be_run_twice_and_taken_back_twice(bare):
+def test_every_step_may_be_run_twice_and_taken_back_twice(bare, monkeypatch):
+    monkeypatch.setattr(create_steps, "_SETTLE_S", 0)
     plan = plan_create(bare, EMPTY)
     for step in plan.steps:
         for _ in range(2):
