@@ -103,6 +103,11 @@ class Terminal:
             self._screen.resize(rows, columns)
         self._set_size(columns, rows)
 
+    def blank(self) -> None:
+        """Lose the picture, as when another program has written over it."""
+        with self._lock:
+            self._screen.reset()
+
     def _set_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.outer, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
