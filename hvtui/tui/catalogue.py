@@ -163,6 +163,7 @@ FLEET_ACTIONS: tuple[Action, ...] = (
     _fleet("details", "enter", "details", "toggle_details", help="show or hide the details pane"),
     _fleet("back", "escape", "back", "back", help="close, clear the filter, then the marks"),
     _fleet("sort", "o", "sort", "say_sort_keys", footer=30, help="then 1-9: sort by that column, again: reversed"),
+    _fleet("columns", "C", "columns", "choose_columns", help="which of them the list shows, and in what order"),
     *(
         Action(id=f"fleet.sort_{n}", keys=(str(n),), title=f"sort by column {n}", noun="list",
                handler=_sort_by_place(n))

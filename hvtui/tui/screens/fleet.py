@@ -90,7 +90,7 @@ class FleetScreen(HvtuiScreen):
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         self._remember(snapshot)
         kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
-        self.grid.show(snapshot.vms, stale=not snapshot.link.is_up, mark_emulated=kvm)
+        self.grid.show(snapshot.vms, now=self.hvtui.now(), stale=not snapshot.link.is_up, mark_emulated=kvm)
         welcome = self.query_one(Welcome)
         welcome.show(snapshot)
         if welcome.display != (not snapshot.vms):
@@ -229,6 +229,19 @@ class FleetScreen(HvtuiScreen):
         shown = self.grid.layout_now.columns
         if place <= len(shown):
             self.grid.sort_by(shown[place - 1][0].id)
+            self._show_counts()
+
+    async def choose_columns(self) -> None:
+        """Ask which columns to show, for this run."""
+        from hvtui.tui.screens.columns import ColumnsScreen
+
+        def fitting(ids: Sequence[str]) -> frozenset[str]:
+            return frozenset(column.id for column, _width in self.grid.layout_of(ids).columns)
+
+        config = self.hvtui.services.config
+        chosen = await self.hvtui.push_screen_wait(ColumnsScreen(self.grid.chosen_columns, fitting, file=config.file))
+        if chosen is not None:
+            self.grid.choose_columns(chosen)
             self._show_counts()
 
     def go_to_vm(self, uuid: str) -> None:

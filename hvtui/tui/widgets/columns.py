@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
+from math import inf
 from typing import Any, TypeAlias
 
 from host.text import display_width, printable
@@ -44,6 +46,7 @@ class Column:
     priority: int
     cell: Cell
     sort_key: SortKey
+    meaning: str
     right: bool = False
     descending: bool = False  # the order that one wants first: busiest, largest
 
@@ -140,6 +143,17 @@ def _disk(vm: Vm, width: int) -> tuple[Span, ...]:
     return _rates(vm.rates.disk_read_bytes_s, vm.rates.disk_write_bytes_s, width, active=vm.is_active)
 
 
+def uptime(vm: Vm, width: int, *, now: datetime) -> tuple[Span, ...]:
+    """How long it runs at `now`."""
+    if vm.started_at is None or not vm.is_active:
+        return _plain(NONE if vm.is_active else "", width, "dim")
+    return _plain(charts.duration((now - vm.started_at).total_seconds()), width, "dim")
+
+
+def _uptime_key(vm: Vm) -> float:
+    return -vm.started_at.timestamp() if vm.started_at is not None and vm.is_active else -inf
+
+
 def _tags(vm: Vm) -> str:
     return " ".join(vm.config.tags) if vm.config else ""
 
@@ -158,20 +172,27 @@ def _address_key(vm: Vm) -> Any:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("name", "NAME", 14, 0, _name, lambda vm: natural(vm.name)),
-    Column("state", "STATE", 12, 1, state_span, lambda vm: (not vm.needs_attention, _STATE_ORDER[vm.state])),
-    Column("cpu", "CPU", 11, 2, _cpu, lambda vm: vm.rates.cpu_percent or -1.0, right=True, descending=True),
-    Column("memory", "MEMORY", 10, 3, _memory, lambda vm: vm.memory_bytes, right=True, descending=True),
-    Column("address", "ADDRESS", 15, 4, lambda vm, w: _word(best_address(vm), w), _address_key),
-    Column("agent", "AGENT", 5, 5, _agent, lambda vm: not (vm.config and vm.config.agent_connected)),
-    Column("tags", "TAGS", 12, 6, lambda vm, w: _word(_tags(vm), w, none=""), lambda vm: (not _tags(vm), _tags(vm))),
-    Column("net", "NET IN OUT", 11, 7, _net, _net_total, right=True, descending=True),
-    Column("disk", "DISK R W", 11, 8, _disk, _disk_total, right=True, descending=True),
-    Column("vcpus", "VCPU", 4, 9, _vcpus, lambda vm: vm.vcpus, right=True, descending=True),
-    Column("checkpoints", "CP", 2, 10, _checkpoints, lambda vm: vm.checkpoints, right=True, descending=True),
-    Column(
-        "autostart", "AUTO", 4, 11, lambda vm, w: _word("yes" if vm.autostart else "", w), lambda vm: not vm.autostart
-    ),
+    Column("name", "NAME", 14, 0, _name, lambda vm: natural(vm.name), "always shown"),
+    Column("state", "STATE", 12, 1, state_span, lambda vm: (not vm.needs_attention, _STATE_ORDER[vm.state]),
+           "its state, or what is wrong with it"),
+    Column("cpu", "CPU", 11, 2, _cpu, lambda vm: vm.rates.cpu_percent or -1.0, "of its virtual CPUs, with its past",
+           right=True, descending=True),
+    Column("memory", "MEMORY", 10, 3, _memory, lambda vm: vm.memory_bytes, "used inside, of what it has",
+           right=True, descending=True),
+    Column("address", "ADDRESS", 15, 4, lambda vm, w: _word(best_address(vm), w), _address_key, "one IP address"),
+    Column("agent", "AGENT", 5, 5, _agent, lambda vm: not (vm.config and vm.config.agent_connected),
+           "whether its guest agent answers"),
+    Column("tags", "TAGS", 12, 6, lambda vm, w: _word(_tags(vm), w, none=""), lambda vm: (not _tags(vm), _tags(vm)),
+           "what you sorted it under"),
+    Column("net", "NET IN OUT", 11, 7, _net, _net_total, "bytes a second", right=True, descending=True),
+    Column("disk", "DISK R W", 11, 8, _disk, _disk_total, "bytes a second", right=True, descending=True),
+    Column("uptime", "UPTIME", 8, 9, lambda vm, w: uptime(vm, w, now=datetime.now(UTC)), _uptime_key,
+           "since it was started", right=True, descending=True),
+    Column("vcpus", "VCPU", 4, 10, _vcpus, lambda vm: vm.vcpus, "virtual CPUs", right=True, descending=True),
+    Column("checkpoints", "CP", 2, 11, _checkpoints, lambda vm: vm.checkpoints, "checkpoints",
+           right=True, descending=True),
+    Column("autostart", "AUTO", 4, 12, lambda vm, w: _word("yes" if vm.autostart else "", w),
+           lambda vm: not vm.autostart, "whether it starts with the host"),
 )  # fmt: skip
 BY_ID = {column.id: column for column in COLUMNS}
 DEFAULT_COLUMNS = tuple(column.id for column in COLUMNS)

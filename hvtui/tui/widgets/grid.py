@@ -7,6 +7,7 @@ refresh paints only the cells that changed: rows whose Vm object is the one pain
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from textual import events
@@ -15,7 +16,7 @@ from textual.message import Message
 from hvtui.tui.symbols import ASCENDING, CURSOR, DESCENDING, MARK
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets import columns
-from hvtui.tui.widgets.columns import BY_ID, DEFAULT_COLUMNS, Layout
+from hvtui.tui.widgets.columns import BY_ID, DEFAULT_COLUMNS, Column, Layout
 from hvtui.tui.widgets.lines import Line, Lines, Span, cells, line_of
 from vm.filter import Filter
 from vm.model import Vm
@@ -48,6 +49,7 @@ class Grid(Lines, can_focus=True):
         self._cursor = 0
         self._top = 0
         self._name_needs = 4
+        self._now = datetime.now(UTC)
         self._stale = False
         self._mark_emulated = False
         self._rows: dict[tuple[Any, ...], tuple[Vm, Line]] = {}
@@ -55,9 +57,10 @@ class Grid(Lines, can_focus=True):
 
     # What is shown
 
-    def show(self, vms: tuple[Vm, ...], *, stale: bool = False, mark_emulated: bool = False) -> None:
-        """Show these VMs from now on. `stale` greys them; `mark_emulated` names the ones without acceleration."""
-        self._stale, self._mark_emulated = stale, mark_emulated
+    def show(self, vms: tuple[Vm, ...], *, now: datetime, stale: bool = False, mark_emulated: bool = False) -> None:
+        """Show these VMs from now on. Uptimes are counted to `now`; `stale` greys the VMs; `mark_emulated` names the
+        ones without acceleration."""
+        self._now, self._stale, self._mark_emulated = now, stale, mark_emulated
         if len(vms) != len(self._all) or any(new is not old for new, old in zip(vms, self._all, strict=True)):
             gone = {vm.uuid for vm in self._all} - {vm.uuid for vm in vms}
             self._all = vms
@@ -97,9 +100,18 @@ class Grid(Lines, can_focus=True):
         self.repaint()
 
     @property
+    def chosen_columns(self) -> tuple[str, ...]:
+        """The ids of the columns to show, whether they fit or not."""
+        return self._chosen
+
+    @property
     def layout_now(self) -> Layout:
         """The columns as they fit now."""
-        return columns.fitted(self._chosen, width=self.size.width - GUTTER - 1, name_needs=self._name_needs)
+        return self.layout_of(self._chosen)
+
+    def layout_of(self, column_ids: Sequence[str]) -> Layout:
+        """Those columns as they would fit now."""
+        return columns.fitted(column_ids, width=self.size.width - GUTTER - 1, name_needs=self._name_needs)
 
     def _order(self) -> None:
         """All VMs in the order of the sort; VMs that are equal in it by name."""
@@ -196,7 +208,9 @@ class Grid(Lines, can_focus=True):
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:
         layout = self.layout_now
-        key = (palette.colors.name, width, layout, self._stale, self._mark_emulated)
+        ages = any(column.id == "uptime" for column, _width in layout.columns)
+        minute = self._now.replace(second=0, microsecond=0) if ages else None
+        key = (palette.colors.name, width, layout, self._stale, self._mark_emulated, minute)
         if key != self._rows_key or len(self._rows) > _CACHED_ROWS:
             self._rows.clear()
             self._rows_key = key
@@ -248,10 +262,7 @@ class Grid(Lines, can_focus=True):
         for place, (column, column_width) in enumerate(layout.columns):
             if place:
                 spans.append((" " * layout.gap, "text"))
-            if column.id == "name":
-                spans += self._named(vm, column_width)
-            else:
-                spans += column.cell(vm, column_width)
+            spans += self._cell(column, vm, column_width)
         if self._stale:
             spans = [(text, "dim") for text, _role in spans]
         edge = [*line_of(spans, width - 1, palette, cursor=is_cursor)]
@@ -259,6 +270,11 @@ class Grid(Lines, can_focus=True):
         line = tuple(edge)
         self._rows[key] = (vm, line)
         return line
+
+    def _cell(self, column: Column, vm: Vm, width: int) -> Sequence[Span]:
+        if column.id == "name":
+            return self._named(vm, width)
+        return columns.uptime(vm, width, now=self._now) if column.id == "uptime" else column.cell(vm, width)
 
     def _named(self, vm: Vm, width: int) -> Sequence[Span]:
         emulated = self._mark_emulated and vm.config is not None and vm.config.is_emulated
