@@ -152,6 +152,8 @@ class _Bridge:
         while not self._reason:
             self._show()
             self._flush()
+            if self._reason:
+                break
             sources = [self._wake_reader] if self._to_send else [self._wake_reader, self._stdin_fd]
             ready, _, _ = select.select(sources, [], [], _RETRY_S if self._to_send else _LOOK_S)
             if self._wake_reader in ready:
@@ -160,7 +162,10 @@ class _Bridge:
                 self._read_keys()
             if not ready and not self._connection.isAlive():
                 self._reason = _LINE_ENDED
-        self._flush()
+        until_s = time.monotonic() + _CLOSE_S
+        while self._to_send and self._reason != _LINE_ENDED and time.monotonic() < until_s:
+            self._flush()  # what was typed before the end still counts
+            time.sleep(_RETRY_S if self._to_send else 0)
         return self._reason
 
     def _show(self) -> None:
@@ -204,7 +209,7 @@ class _Bridge:
             try:
                 sent = self._stream.send(self._to_send)
             except libvirt.libvirtError:
-                self._reason = self._reason or _LINE_ENDED
+                self._reason, self._to_send = self._reason or _LINE_ENDED, b""
                 return
             if sent <= 0:
                 return
