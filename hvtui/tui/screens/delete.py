@@ -84,9 +84,10 @@ class DeleteScreen(Dialog[Deletion | None]):
         self.dismiss(None)
 
     def _repaint(self) -> None:
-        self.query_one("#text", Page).show(self._lines())
-        place = sum(2 if index else 0 for index in range(self._cursor + 1))
-        self.query_one("#body", VerticalScroll).scroll_to(y=max(place - 4, 0), animate=False)
+        page = self.query_one("#text", Page)
+        page.show(self._lines())
+        place = page.place_of(2 * self._cursor).union(page.place_of(2 * self._cursor + 1))
+        self.query_one("#body", VerticalScroll).scroll_to_region(place, animate=False)
 
     def _lines(self) -> list[Row]:
         return [line for index, key in enumerate(self._rows) for line in self._row(key, index == self._cursor)]

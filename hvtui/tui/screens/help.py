@@ -28,8 +28,7 @@ _SCOPE_TITLES = {
     "xml": "XML editor",
 }
 _ORDER = ("vm", "jobs", "events", "host", "create", "xml", "fleet", "app")
-_KEYS, _TITLE, _MOST_IDS = 11, 20, 90  # cells; ids are shown from that width on
-_LIST_KEYS = (("↑↓ j k", "move"), ("pgup pgdn", "a page"), ("home end", "first, last"))
+_KEYS, _TITLE, _MOST_IDS = 13, 20, 90  # cells; ids are shown from that width on
 
 
 class HelpScreen(Dialog[None]):
@@ -87,10 +86,19 @@ def _is_one_of_many(action: Action) -> bool:
     return action.id.startswith("fleet.sort_") and action.id != "fleet.sort_1"
 
 
+def _keys_that_fit(action: Action) -> str:
+    words = ""
+    for key in keymap.keys_of(action):
+        longer = f"{words} {keymap.display(key)}".lstrip()
+        if words and len(longer) >= _KEYS:
+            break
+        words = longer
+    return words
+
+
 def _action_row(action: Action, *, with_ids: bool) -> Row:
     is_first_of_many = action.id == "fleet.sort_1"
-    keys = " ".join(keymap.display(key) for key in keymap.keys_of(action)[:3])
-    keys = "1 … 9" if is_first_of_many else keys or "–"
+    keys = "1 … 9" if is_first_of_many else _keys_that_fit(action) or "–"
     title = "sort by that column" if is_first_of_many else action.title
     words = [(action.help, "$text-muted")] if action.help else []
     ids = [("  " if action.help else "", ""), (action.id, "$text-disabled")] if with_ids else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.widget import Widget
 
 INDENT = 5
@@ -76,6 +76,12 @@ class Page(Widget):
     def plain(self) -> str:
         """The text as it stands there, for tests and screen readers."""
         return "\n".join(line.plain for line in self._lines(max(self.size.width, 20)))
+
+    def place_of(self, index: int) -> Region:
+        """Where row `index` stands in this widget."""
+        width = max(self.size.width, 1)
+        top = len(hanging(self._rows[:index], width))
+        return Region(0, top, width, len(hanging(self._rows[index : index + 1], width)))
 
     def get_content_width(self, container: Size, viewport: Size) -> int:  # noqa: ARG002 - Textual's interface
         return container.width
