@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from host.errors import ConnectionLost, HvtuiError, translate
+from host.errors import ConnectionLost, HvtuiError, UsageError, translate
 from host.events import start_event_thread, unsubscribe_all
+from host.text import printable
 
 if TYPE_CHECKING:
     import logging
@@ -349,6 +350,8 @@ class Host:
 def _open_in_time(uri: str, closed: threading.Event, *, read_only: bool) -> libvirt.virConnect:
     """A new connection. A daemon that accepts but never answers (frozen) holds libvirt's open() for ever, and keepalive
     begins only afterwards: so it runs in a thread that can be left behind. Raises ConnectionLost, Denied."""
+    if "\0" in uri or any("\ud800" <= char <= "\udfff" for char in uri):
+        raise UsageError(f"{printable(uri, limit=200)} is not a URI: it holds bytes that are no text")
     opened: list[libvirt.virConnect] = []
     failed: list[libvirt.libvirtError] = []
     over = threading.Event()

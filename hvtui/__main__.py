@@ -111,8 +111,9 @@ def _explained(error: Exception) -> int:
         traceback.print_exception(error)
     what = f"{type(error).__name__}: {printable(str(error), limit=400)}"
     if isinstance(error, OSError):
-        complain(f"{printable(str(error), limit=400)}")
-        return 5 if isinstance(error, PermissionError) else 1
+        about = f"{printable(str(error.filename), limit=200)}: " if error.filename is not None else ""
+        complain(f"{about}{printable(error.strerror or str(error), limit=400)}")
+        return 5 if isinstance(error, PermissionError) else 3 if isinstance(error, FileNotFoundError) else 1
     complain(f"internal error: {what}. HVTUI_DEBUG=1 shows where; please report it")
     return 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from host.text import printable
 from host.units import MIB, format_bytes
 from vm.create_request import CreateRequest, Firmware
 from vm.disk_uses import World, read_world
-from vm.domain_xml import check_tag, parse
+from vm.domain_xml import check_tag, fits_xml, parse
 from vm.names import name_problem
 from vm.new_domain_xml import CPU_MODES
 
@@ -66,14 +66,15 @@ def check_values(request: CreateRequest) -> None:
         raise UsageError(f"{request.disk_format!r} is not a format for a new disk", remedy="Use qcow2 or raw")
     for tag in request.tags:
         check_tag(tag)
-    for text in (request.title, request.description, request.owner, request.os_id, request.kernel_arguments):
-        _check_text(text)
+    for each in fields(request):
+        if isinstance(value := getattr(request, each.name), str):
+            _check_text(value)
     if "\n" in request.title:
         raise UsageError("a title is one line", remedy="Put the rest into the description")
 
 
 def _check_text(text: str) -> None:
-    if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):  # Char in the XML 1.0 standard
+    if not fits_xml(text):
         raise UsageError(f"{printable(text, limit=60)!r} holds characters that a VM's definition cannot hold")
 
 

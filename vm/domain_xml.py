@@ -34,6 +34,9 @@ AGENT_CHANNEL = "org.qemu.guest_agent.0"
 LARGEST_XML_BYTES = 1024 * 1024
 DEEPEST_XML = 100  # libxml2, behind libvirt, stops at 256
 LONGEST_TAG = 40
+# Not a Char of the XML 1.0 standard: libvirt takes some of these and writes a file that it cannot read again, so that
+# the VM is gone at the daemon's next start.
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = re.compile(r"\w[\w.+/-]*")
 _PREFIXES = re.compile(r"""\sxmlns:([A-Za-z_][\w.-]*)\s*=\s*["']([^"']+)["']""")
 
@@ -322,6 +325,11 @@ def _canonical(element: Element | None) -> str:
 
 
 # Editing
+
+
+def fits_xml(text: str) -> bool:
+    """False when `text` holds a character that no XML can hold."""
+    return _NOT_XML.search(text) is None
 
 
 def check_tag(tag: str) -> str:

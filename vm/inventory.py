@@ -160,12 +160,19 @@ def _not_found(ref: str, names: Iterable[str]) -> NotFound:
 
 
 def _lookup(connection: Any, ref: str) -> Any | None:
+    if not _can_be_asked(ref):
+        return None
     lookups: list[tuple[Any, str | int]] = [(connection.lookupByName, ref)]
     if _UUID.fullmatch(ref):
         lookups.append((connection.lookupByUUIDString, ref))
     if ref.isascii() and ref.isdigit() and len(ref) < 10:
         lookups.append((connection.lookupByID, int(ref)))
     return next((domain for look_up, value in lookups if (domain := _try(look_up, value)) is not None), None)
+
+
+def _can_be_asked(ref: str) -> bool:
+    """False for bytes that are no UTF-8 (Python hands them over as lone surrogates) and for NUL: no VM is called so."""
+    return "\0" not in ref and not any("\ud800" <= char <= "\udfff" for char in ref)
 
 
 def _try(call: Any, *arguments: Any) -> Any | None:

@@ -20,7 +20,7 @@ from host.text import printable
 from host.units import KIB, MIB, format_bytes, parse_size
 from vm import settings_steps
 from vm.commands import host_blockers, identity, virsh, words
-from vm.domain_xml import HVTUI_NAMESPACE, HVTUI_PREFIX, parse, parse_tags, read_config
+from vm.domain_xml import HVTUI_NAMESPACE, HVTUI_PREFIX, fits_xml, parse, parse_tags, read_config
 from vm.lifecycle import effective_state
 from vm.model import Vm, VmConfig, VmState
 from vm.names import check_name
@@ -181,10 +181,10 @@ def _set_text(target: _Target, field: str, value: str, before: str, options: tup
 
 
 def _xml_text(key: str, value: str) -> str:
-    """`value`, refused when libvirt's XML would drop some of it silently."""
+    """`value`, refused when libvirt's XML could not hold it, or would change it silently."""
     if len(value) > LONGEST_TEXT:
         raise UsageError(f"the {key} has more than {LONGEST_TEXT} characters")
-    if any(ord(char) < 32 and char not in "\n\t" for char in value) or any(0xD800 <= ord(c) < 0xE000 for c in value):
+    if "\r" in value or not fits_xml(value):
         raise UsageError(f"the {key} holds control characters", remedy="Use text, tabs and line breaks only")
     return value
 

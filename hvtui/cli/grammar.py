@@ -14,6 +14,9 @@ import click
 
 from hvtui.cli.session import Session
 
+LONGEST_S = 1e9  # thirty years
+LARGEST_ID = 2**63 - 1  # of a row of the journal
+
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
@@ -50,6 +53,17 @@ HELP = click.Option(
     ["-h", "--help"], is_flag=True, is_eager=True, expose_value=False, callback=_show_help, help="Show this and exit."
 )
 
+
+class Seconds(click.FloatRange):
+    """A range of seconds that a system's clock can count; a range alone keeps neither nan nor infinity out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not seconds <= LONGEST_S:
+            self.fail(f"{value} is no number of seconds that can be waited.", param, ctx)
+        return seconds
+
+
 COMMON: tuple[click.Option, ...] = (
     _option("--host", metavar="NAME", text="A host of the configuration, or local.", shell_complete=_complete_hosts),
     _option("--connect", metavar="URI", text="Any libvirt URI (also HVTUI_URI, LIBVIRT_DEFAULT_URI)."),
@@ -60,7 +74,7 @@ COMMON: tuple[click.Option, ...] = (
     _option("--dry-run", is_flag=True, text="Show the plan and change nothing."),
     _option("-y", "--yes", is_flag=True, text="Do not ask before something is lost."),
     _option("--wait/--no-wait", is_flag=True, text="Wait for the job's end (the default), or leave it running."),
-    _option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", text="Wait at most S seconds."),
+    _option("--timeout", type=Seconds(min=0, min_open=True), metavar="S", text="Wait at most S seconds."),
     _option("--read-only", is_flag=True, text="Open the hypervisor read-only; every change is refused."),
 )
 
@@ -184,7 +198,9 @@ def name_argument() -> click.Argument:
 
 def job_argument() -> click.Argument:
     """ID: one job."""
-    return click.Argument(["job_id"], type=click.IntRange(min=1), metavar="ID", shell_complete=_complete_jobs)
+    return click.Argument(
+        ["job_id"], type=click.IntRange(min=1, max=LARGEST_ID), metavar="ID", shell_complete=_complete_jobs
+    )
 
 
 def option(*names: str, text: str, **attributes: Any) -> click.Option:

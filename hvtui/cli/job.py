@@ -99,7 +99,14 @@ COLUMNS: tuple[Column[Job], ...] = (
     "list",
     option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]), text="In these states."),
     option("--vm", "vm_name", metavar="NAME", text="Of this VM (name or UUID)."),
-    option("--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", text="At most so many."),
+    option(
+        "--limit",
+        type=click.IntRange(min=1, max=10**9),
+        default=50,
+        show_default=True,
+        metavar="N",
+        text="At most so many.",
+    ),
     text="List the newest jobs.",
 )
 def list_(session: Session, states: tuple[str, ...], vm_name: str | None, limit: int) -> None:

@@ -15,7 +15,7 @@ from host.errors import ConnectionLost, UsageError
 from host.plan import Json
 from host.statistics import Sample, VmRates, rates, read_samples
 from hvtui.cli.chosen import listed_vms, one_vm
-from hvtui.cli.grammar import name_argument, names_argument, option, verb
+from hvtui.cli.grammar import Seconds, name_argument, names_argument, option, verb
 from hvtui.cli.output import narrate
 from hvtui.cli.session import Session
 from hvtui.cli.streaming import Source, link_record, now, writer
@@ -33,7 +33,7 @@ WATCH_KEYS = ("at", "kind", "vm", "uuid", "state", "reason", "was", *RATE_KEYS, 
 @verb(
     "watch",
     names_argument(),
-    option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, text="Seconds between rates."),
+    option("--interval", type=Seconds(min=0.2), default=2.0, show_default=True, text="Seconds between rates."),
     option("--once", is_flag=True, text="Every state and one reading of rates, then end."),
     option("--count", type=click.IntRange(min=1), metavar="N", text="End after N readings of rates."),
     option("--no-rates", is_flag=True, text="State changes only."),
