@@ -123,7 +123,10 @@ class HvtuiApp(App[None]):
     @property
     def failure(self) -> BaseException | None:
         """The internal error that ended the app, if one did."""
-        return self._exception
+        from textual.worker import WorkerFailed
+
+        problem = self._exception
+        return problem.error if isinstance(problem, WorkerFailed) else problem
 
     def _print_error_renderables(self) -> None:
         """Textual would print a traceback: the outermost edge (hvtui.__main__) tells of `failure` instead."""

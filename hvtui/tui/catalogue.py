@@ -77,11 +77,10 @@ def _refresh(app: HvtuiApp, _target: Target) -> None:
 async def _try_tiny(app: HvtuiApp, _target: Target) -> None:
     """Make and start the first VM; the plan is shown first."""
     from vm.create import plan_create
-
     from vm.create_request import tiny_request
 
     plan = await app.bridge.call(plan_create, app.services.host, tiny_request("tiny"))
-    await app.propose([plan], done="made")
+    await app.propose([plan], done="made", ask=True)
 
 
 def _asking(function: str) -> Handler:

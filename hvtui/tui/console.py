@@ -6,6 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from textual.app import SuspendNotSupported
+
+from host.errors import Unsupported
 from host.text import printable
 
 if TYPE_CHECKING:
@@ -28,7 +31,12 @@ def lend_terminal(app: HvtuiApp, vm: Vm) -> str:
     terminal_in, terminal_out = _terminal()
     app.bridge.set_polling(False)
     suspension = app.suspend()
-    suspension.__enter__()
+    try:
+        suspension.__enter__()
+    except SuspendNotSupported:
+        raise Unsupported(
+            "this terminal cannot be lent to a console", about=vm.name, remedy="Use 'hvtui vm console' in a shell"
+        ) from None
     try:
         reason = console.attach(app.services.host, vm, stdin_fd=terminal_in, stdout_fd=terminal_out)
     finally:
