@@ -5,6 +5,7 @@ libvirt's test driver keeps its world inside the connection, so each `simulated`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +20,17 @@ def private_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Keep journals, caches and configuration of a test away from the machine's own."""
     monkeypatch.setenv("HVTUI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HVTUI_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "config.toml").touch()
-    monkeypatch.setenv("HVTUI_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("HVTUI_CONFIG", os.devnull)
     monkeypatch.setenv("HVTUI_ACCEL", "")  # a session sets it: what one test configures must not reach the next
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration file in force, still empty."""
+    path = tmp_path / "config.toml"
+    path.touch()
+    monkeypatch.setenv("HVTUI_CONFIG", str(path))
+    return path
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from host.statistics import Sample
 from vm.demo_world import DEMO_VMS, HOST_CPUS, HOST_MEMORY_BYTES, world
 
 DEMO_NAME = "demo"
+_DIRECTORY_PREFIX = "hvtui-demo-"
 _HOST_OWN_MEMORY_BYTES = 6 * 1024**3
 _HOST_OWN_CPU_PERCENT = 2.0
 _BUSY = {vm.uuid: vm.busy for vm in DEMO_VMS}
@@ -35,7 +36,7 @@ def demo_host() -> Host:
     """The simulated host, open. The file that libvirt reads it from is private and gone when this returns."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="hvtui-demo-") as directory:
+    with tempfile.TemporaryDirectory(prefix=_DIRECTORY_PREFIX) as directory:
         file = Path(directory) / "world.xml"
         file.write_text(world(), encoding="utf-8")
         host = open_host(f"test://{file}", name=DEMO_NAME)
@@ -50,6 +51,11 @@ def demo_host() -> Host:
 def is_demo(host: Host) -> bool:
     """True for a Host that demo_host opened."""
     return host.is_simulated and host.name == DEMO_NAME
+
+
+def is_demo_uri(uri: str) -> bool:
+    """True for the URI of a host that demo_host opened, in this process or another."""
+    return f"/{_DIRECTORY_PREFIX}" in uri
 
 
 def simulated_samples(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
-from host.connection import default_uri
 from host.errors import Cancelled, UsageError
 from host.plan import Danger, Plan
 from host.text import printable
 from hvtui.cli.output import narrate, paint
+from hvtui.same_as import command_line
 
 TYPED_NAME_LIMIT = 40
 
@@ -29,14 +28,8 @@ def plan_text(plan: Plan, *, diff: bool = True) -> str:
         lines += [f"     {paint(printable(command, limit=2000), 'dim')}" for command in step.commands]
     if diff:
         lines += [f"  {line}" for line in xml_diff(plan)]
-    lines.append(f"  same as: {same_as(plan)}")
+    lines.append(f"  same as: {command_line(plan)}")
     return "\n".join(lines) + "\n"
-
-
-def same_as(plan: Plan) -> str:
-    """The equivalent command line, safe to show and to paste."""
-    there = () if plan.host_uri.startswith("test:") or plan.host_uri == default_uri() else ("--connect", plan.host_uri)
-    return printable(shlex.join(("hvtui", "--headless", *there, *plan.command)), limit=2000)
 
 
 def xml_diff(plan: Plan) -> list[str]:

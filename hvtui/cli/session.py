@@ -127,7 +127,7 @@ class Session:
 
     def _chosen_host(self) -> Host:
         from host.connection import open_host
-        from hvtui.cli.target import choose_target
+        from hvtui.target import choose_target
 
         uri, name = choose_target(self.given.get("connect"), self.given.get("host"), self.config)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +10,7 @@ from textual.content import Content
 from host.job_model import Job, JobState, JobStep, StepState
 from host.job_rules import what_now
 from host.text import display_width, fit, printable
+from hvtui.same_as import command_line
 from hvtui.tui import keymap
 from hvtui.tui.actions import action_named
 from hvtui.tui.widgets.charts import bar
@@ -110,7 +110,7 @@ def job_rows(job: Job) -> list[Row]:
     if len(rows) > 3:
         rows.append(row())
     rows += [_step_row(step) for step in job.steps]
-    command = printable(shlex.join(("hvtui", "--headless", *job.command)), limit=_LONGEST)
+    command = printable(command_line(job), limit=_LONGEST)
     margin = Content.styled("     same as  ", "$text-muted")
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
 

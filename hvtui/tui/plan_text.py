@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 
@@ -11,6 +10,7 @@ from textual.content import Content
 
 from host.plan import Blocker, Danger, Plan
 from host.text import fit, printable
+from hvtui.same_as import command_lines
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, action_named
 from hvtui.tui.widgets.page import Row, row
@@ -22,25 +22,6 @@ _WORD = 6  # the column of "lost" and "kept"
 
 # The service layer names what removes a blocker; where one action does two of these, the id differs.
 _SERVED_BY = {"vm.resume": "vm.pause", "vm.discard-saved": "vm.discard"}
-
-
-def equivalent_command(plan: Plan) -> str:
-    """The line that does the same from a shell (bash, zsh): harmless to show, and right to paste."""
-    return " ".join(_shell_word(word) for word in ("hvtui", "--headless", *plan.command))
-
-
-def equivalent_commands(plans: Sequence[Plan]) -> list[str]:
-    """One line for plans that differ only in the VM's name, else one for each. Blocked plans are left out unless all
-    are."""
-    meant = [plan for plan in plans if not plan.blockers] or list(plans)
-    shapes = {tuple("" if word == plan.vm_name else word for word in plan.command) for plan in meant}
-    shape = shapes.pop()
-    if len(meant) < 2 or shapes or shape.count("") != 1:
-        return [equivalent_command(plan) for plan in meant]
-    place = shape.index("")
-    names = [plan.vm_name or "" for plan in meant]
-    words = ("hvtui", "--headless", *shape[:place], *names, *shape[place + 1 :])
-    return [" ".join(_shell_word(word) for word in words)]
 
 
 def title_of(plans: Sequence[Plan]) -> str:
@@ -212,7 +193,7 @@ def _own_rows(plan: Plan, shared: frozenset[str]) -> list[Row]:
 
 
 def _same_as(plans: Sequence[Plan]) -> list[Row]:
-    lines = [line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…" for line in equivalent_commands(plans)]
+    lines = [line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…" for line in command_lines(plans)]
     return [
         Row(
             Content.styled(line, "$text-muted"),
@@ -244,19 +225,3 @@ def _new_xml_rows(plan: Plan) -> list[Row]:
         return []
     lines = [row(printable(line, limit=_LONGEST_LINE), style="$text-muted") for line in plan.xml_after.splitlines()]
     return [row(), row("the new XML", style="bold", indent=1), *lines]
-
-
-def _shell_word(word: str) -> str:
-    """`word` quoted for a shell; one with hidden characters as $'…', in which each of them is spelled out."""
-    if printable(word) == word:
-        return shlex.quote(word)
-    return "$'" + "".join(_spelled(char) for char in word) + "'"
-
-
-def _spelled(char: str) -> str:
-    if char in "\\'":
-        return "\\" + char
-    shown = printable(char)
-    if shown == char:
-        return char
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"

@@ -59,18 +59,6 @@ def test_an_unknown_host_names_the_known_ones(hv: Command) -> None:
     assert hv("--host", "local", "vm", "list").code == 2
 
 
-def test_a_configured_host_is_found_by_name(hv: Command, tmp_path, simulated_uri: str) -> None:
-    (tmp_path / "config.toml").write_text(f'[[host]]\nname = "lab1"\nuri = "{simulated_uri}"\n', encoding="utf-8")
-    assert len(hv("vm", "list", "--host", "lab1", "-o", "json", connect=None).json) == 13
-
-
-def test_a_broken_configuration_names_its_file(hv: Command, tmp_path) -> None:
-    (tmp_path / "config.toml").write_text("[ui\n", encoding="utf-8")
-    result = hv("--host", "lab1", "vm", "list", connect=None)
-    assert result.code == 2
-    assert "config.toml" in result.err
-
-
 @pytest.mark.parametrize(
     ("kind", "code"),
     [

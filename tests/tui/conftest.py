@@ -23,11 +23,18 @@ def journal(private_directories: None) -> Iterator[Journal]:
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def usual_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands mean the host of the scenes, whoever runs the tests."""
+    monkeypatch.setenv("HVTUI_URI", "qemu:///system")
+
+
 @pytest.fixture
-def app_on(journal: Journal) -> Callable[..., HvtuiApp]:
-    """A function that makes the app for a host (not yet running)."""
+def app_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Callable[..., HvtuiApp]:
+    """A function that makes the app for a host (not yet running), which commands mean as well."""
 
     def make(host: Host, config: Config = DARK) -> HvtuiApp:
+        monkeypatch.setenv("HVTUI_URI", host.uri)
         return HvtuiApp(Services(host=host, journal=journal, config=config))
 
     return make

@@ -66,8 +66,8 @@ def test_a_missing_file_that_the_environment_names_is_refused(tmp_path: Path, mo
         load_config()
 
 
-def test_an_empty_file_means_the_defaults(tmp_path: Path):
-    (tmp_path / "config.toml").write_text("")
+def test_an_empty_file_means_the_defaults(config_file: Path):
+    assert config_file.read_text() == ""
     assert load_config() == Config()
 
 
@@ -77,8 +77,8 @@ def test_no_file_in_force_means_the_defaults(tmp_path: Path, monkeypatch: pytest
     assert load_config() == Config()
 
 
-def test_the_file_that_the_environment_names_is_read(tmp_path: Path):
-    (tmp_path / "config.toml").write_text('[ui]\ntheme = "hvtui-light"\n')
+def test_the_file_that_the_environment_names_is_read(config_file: Path):
+    config_file.write_text('[ui]\ntheme = "hvtui-light"\n')
     assert load_config().ui.theme == "hvtui-light"
 
 

@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from host.plan import Plan
+from hvtui.same_as import command_lines
 from hvtui.tui import keymap, plan_text
 from hvtui.tui.screens.dialog import Dialog
 from hvtui.tui.widgets.line_input import LineInput
@@ -118,7 +119,7 @@ class PlanScreen(Dialog[bool]):
 
     def action_copy(self) -> None:
         """Put the equivalent commands on the clipboard (OSC 52: it works over ssh where the terminal allows it)."""
-        self.app.copy_to_clipboard("\n".join(plan_text.equivalent_commands(self.plans)))
+        self.app.copy_to_clipboard("\n".join(command_lines(self.plans)))
         self.warn("sent to the terminal's clipboard")
 
     @property

@@ -23,11 +23,13 @@ def choose_target(uri: str | None, name: str | None, config: Callable[[], Config
         return uri, None
     if name and name != "local":
         return _configured(name, config()), name
-    if name is None:
-        for variable in ENVIRONMENT:
-            if os.environ.get(variable):
-                return os.environ[variable], None
-    return default_uri(), "local" if name else None
+    return (default_uri(), "local") if name else (implied_uri(), None)
+
+
+def implied_uri() -> str:
+    """The hypervisor that a command means without --connect and --host."""
+    chosen = (os.environ.get(variable) for variable in ENVIRONMENT)
+    return next(filter(None, chosen), None) or default_uri()
 
 
 def _configured(name: str, config: Config) -> str:
