@@ -276,7 +276,7 @@ class HvtuiApp(App[None]):
             words = str(first) if isinstance(first, HvtuiError) else f"{first.error or first.state} · job {first.id}"
             self.say(f"{len(failed)} of {len(plans)} failed: {words}" if len(plans) > 1 else words, "bad")
             return
-        what = (plans[0].vm_name or plans[0].title) if len(plans) == 1 else f"{len(plans)} VMs"
+        what = printable(plans[0].vm_name or plans[0].title, limit=40) if len(plans) == 1 else f"{len(plans)} VMs"
         jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from hvtui.tui.actions import all_actions
+from hvtui.tui.widgets.line_input import HarmlessInput
 from vm.model import Vm
 
 
@@ -24,7 +25,7 @@ class Choice:
     vm_uuid: str = ""
 
 
-class CommandLine(Input):
+class CommandLine(HarmlessInput):
     """Hidden until opened. Tab completes, enter runs the first choice, esc closes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -11,13 +11,14 @@ from textual.message import Message
 from textual.widgets import Input
 
 from host.errors import UsageError
+from hvtui.tui.widgets.line_input import HarmlessInput
 from vm.filter import Filter, parse
 
 # A longer word of this form is found in no more names than a shorter one; keys, signs and globs can widen a filter.
 _PLAIN_WORD = re.compile(r"[\w.]+(-[\w.]+)*-?")
 
 
-class FilterLine(Input):
+class FilterLine(HarmlessInput):
     """Hidden until opened. While it has the focus, the arrow keys still move in the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -17,8 +17,16 @@ def harmless(text: str) -> str:
     return "".join(char if printable(char) == char else _SIGN for char in text)
 
 
-class LineInput(Input):
-    """An Input without frame and blinking. `value` is what was typed or pasted; only its picture is made harmless."""
+class HarmlessInput(Input):
+    """An Input whose `value` is what was typed or pasted; only its picture is made harmless."""
+
+    @property
+    def _value(self) -> Text:
+        return Text(harmless(self.value), no_wrap=True, overflow="ignore", end="")
+
+
+class LineInput(HarmlessInput):
+    """Without frame and blinking."""
 
     DEFAULT_CSS = """
     LineInput.-textual-compact, LineInput.-textual-compact:focus {
@@ -30,7 +38,3 @@ class LineInput(Input):
     def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:  # noqa: A002
         super().__init__(value, placeholder=placeholder, id=id, compact=True, select_on_focus=False)
         self.cursor_blink = False
-
-    @property
-    def _value(self) -> Text:
-        return Text(harmless(self.value), no_wrap=True, overflow="ignore", end="")
