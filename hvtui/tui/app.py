@@ -320,7 +320,7 @@ def why_not(action: Action, target: Target) -> str:
     """Why an action does not apply to what is selected, in one line."""
     if action.noun == "job":
         job = target.job
-        return f"{action.title}: {f'not a job that is {job.state.value}' if job else 'no job is selected'}"
+        return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
     if not target.vms:
         return f"{action.title}: no VM is selected"
     if not target.is_live:

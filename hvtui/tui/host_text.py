@@ -97,7 +97,7 @@ def _hypervisor_rows(facts: NodeFacts) -> list[Row]:
     name = {"qemu": "none: guests are emulated, 10 to 50 times slower", "kvm": "KVM"}.get(
         facts.accelerator, facts.accelerator
     )
-    machines = f"{facts.default_machine} by default, {len(facts.machine_types)} types"
+    machines = f"{facts.default_machine} by default, {_counted(len(facts.machine_types), 'type')}"
     return _rows(
         ("acceleration", name, "$text-warning" if emulated else ""),
         ("  because", facts.accelerator_reason, ""),

@@ -33,15 +33,15 @@ class EventsScreen(HvtuiScreen):
     AUTO_FOCUS = ""  # the list gets the focus once it has a row: an empty one, which is hidden, would swallow keys
     DEFAULT_CSS = """
     EventsScreen #head { height: 1; }
-    EventsScreen #list { height: 1fr; }
+    EventsScreen #rows { height: 1fr; }
     EventsScreen #empty { height: 1fr; display: none; }
-    EventsScreen.-empty #list, EventsScreen.-empty #head { display: none; }
+    EventsScreen.-empty #rows, EventsScreen.-empty #head { display: none; }
     EventsScreen.-empty #empty { display: block; }
     """
 
     def body(self) -> Iterable[Widget]:
         yield Page(id="head")
-        yield ChoiceList(id="list")
+        yield ChoiceList(id="rows")
         yield Page(_EMPTY, id="empty")
 
     def on_screen_resume(self) -> None:
@@ -80,7 +80,7 @@ class EventsScreen(HvtuiScreen):
 
     @property
     def _list(self) -> ChoiceList:
-        return self.query_one("#list", ChoiceList)
+        return self.query_one("#rows", ChoiceList)
 
     def _show(self) -> None:
         events = self.hvtui.events

@@ -40,16 +40,16 @@ class JobsScreen(HvtuiScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012 - Textual declares it so
     DEFAULT_CSS = """
     JobsScreen #panes { height: 1fr; }
-    JobsScreen #list { height: 1fr; width: 1fr; }
+    JobsScreen #rows { height: 1fr; width: 1fr; }
     JobsScreen #detail { height: 55%; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
     JobsScreen.-wide #panes { layout: horizontal; }
     JobsScreen.-wide #detail { width: 45%; height: 1fr; border-top: none; border-left: solid $text-disabled; }
-    JobsScreen.-open #list, JobsScreen.-empty #list { display: none; }
+    JobsScreen.-open #rows, JobsScreen.-empty #rows { display: none; }
     JobsScreen.-open #detail, JobsScreen.-empty #detail { height: 1fr; width: 1fr; border: none; }
     """
 
     def body(self) -> Iterable[Widget]:
-        yield Container(ChoiceList(id="list"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
+        yield Container(ChoiceList(id="rows"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
 
     def on_mount(self) -> None:
         self.set_interval(WATCH_EVERY_S, self._watch)
@@ -87,7 +87,7 @@ class JobsScreen(HvtuiScreen):
         """Give the job under the cursor the whole screen, or the list its place back."""
         is_open = not self.has_class("-open") and self.selected is not None
         self.set_class(is_open, "-open")
-        self.query_one("#detail" if is_open else "#list").focus()
+        self.query_one("#detail" if is_open else "#rows").focus()
 
     def back(self) -> None:
         """Leave the opened job, then the screen."""
@@ -141,7 +141,7 @@ class JobsScreen(HvtuiScreen):
 
     @property
     def _list(self) -> ChoiceList:
-        return self.query_one("#list", ChoiceList)
+        return self.query_one("#rows", ChoiceList)
 
     def _show_detail(self) -> None:
         job = self.selected

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.strip import Strip
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
+
+from hvtui.tui.themes import palette
 
 Line = Callable[[int], Content]  # the row's text for a width in cells
 
@@ -60,6 +64,15 @@ class ChoiceList(OptionList):
                 keys = list(lines)
                 self.highlighted = keys.index(before) if before in lines else 0
         self._painted = lines
+
+    def render_line(self, y: int) -> Strip:
+        """The row under the cursor in reverse video where the theme has no colour for it: what is dim or coloured
+        would sink into that."""
+        strip = super().render_line(y)
+        colors = palette(self.app.theme)
+        if y + self.scroll_offset.y != self.highlighted or colors.colors.cursor:
+            return strip
+        return Strip([Segment(strip.text, colors.style("text", cursor=True))], strip.cell_length)
 
     def on_resize(self, _event: events.Resize) -> None:
         self.show_rows(list(self._rows.items()))

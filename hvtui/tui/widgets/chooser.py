@@ -16,7 +16,7 @@ class Chooser(Widget, can_focus=True):
     """Shows the chosen one of (shown, value) pairs. `value` is the second part."""
 
     DEFAULT_CSS = """
-    Chooser { height: 1; width: 1fr; padding: 0 1; border-left: wide $text-disabled; }
+    Chooser { height: 1; width: 1fr; padding: 0 1; border-left: blank; }
     Chooser:focus { border-left: wide $accent; }
     """
 

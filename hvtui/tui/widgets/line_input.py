@@ -30,7 +30,7 @@ class LineInput(HarmlessInput):
 
     DEFAULT_CSS = """
     LineInput.-textual-compact, LineInput.-textual-compact:focus {
-        border: none; border-left: wide $text-disabled !important; height: 1; padding: 0 1; background: transparent;
+        border: none; border-left: blank !important; height: 1; padding: 0 1; background: transparent;
     }
     LineInput.-textual-compact:focus { border-left: wide $accent !important; }
     """
@@ -38,3 +38,7 @@ class LineInput(HarmlessInput):
     def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:  # noqa: A002
         super().__init__(value, placeholder=placeholder, id=id, compact=True, select_on_focus=False)
         self.cursor_blink = False
+
+    @property
+    def _value(self) -> Text:
+        return Text(harmless(self.value), no_wrap=True, overflow="ignore", end="")
