@@ -2,8 +2,8 @@
 
 State (the journal, locks, job logs): $HVTUI_STATE_DIR, else /var/lib/hvtui for root, else
 $XDG_STATE_HOME/hvtui (~/.local/state/hvtui). Cache (built guest images): $HVTUI_CACHE_DIR, else
-$XDG_CACHE_HOME/hvtui (~/.cache/hvtui). Configuration: $HVTUI_CONFIG, else $XDG_CONFIG_HOME/hvtui/config.toml
-(~/.config), else /etc/hvtui/config.toml.
+$XDG_CACHE_HOME/hvtui (~/.cache/hvtui). Configuration: $HVTUI_CONFIG (/dev/null: none), else
+$XDG_CONFIG_HOME/hvtui/config.toml (~/.config), else /etc/hvtui/config.toml.
 
 pathlib is loaded by what returns a Path: a short command without a configuration file does without it.
 """
@@ -49,7 +49,7 @@ def configuration_file() -> Path | None:
         personal = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
         usual = (f"{personal}/hvtui/config.toml", "/etc/hvtui/config.toml")
         chosen = next(filter(os.path.isfile, usual), None)  # isfile raises nothing where a directory is closed
-    if chosen is None:
+    if chosen is None or chosen == os.devnull:
         return None
     from pathlib import Path
 

@@ -1,8 +1,10 @@
-"""The rates of one VM, as host.statistics works them out. Data only."""
+"""The rates of one VM, as host.statistics works them out, and what it shares with the list of VMs. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +18,11 @@ class VmRates:
     disk_write_bytes_s: float | None = None
     net_receive_bytes_s: float | None = None
     net_send_bytes_s: float | None = None
+
+
+def memory_used_bytes(values: Mapping[str, Any]) -> int | None:
+    """What the guest of these statistics of libvirt uses, told by its balloon driver: without caches where
+    it tells `usable`, as `free` does. None where it tells nothing."""
+    available = values.get("balloon.available")
+    free = values.get("balloon.usable", values.get("balloon.unused"))
+    return None if available is None or free is None else max(int(available) - int(free), 0) * 1024

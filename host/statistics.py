@@ -15,6 +15,7 @@ from typing import Any
 import libvirt
 
 from host.rates import VmRates as VmRates
+from host.rates import memory_used_bytes
 
 GROUPS = (
     libvirt.VIR_DOMAIN_STATS_STATE
@@ -77,7 +78,7 @@ def sample_of(values: Mapping[str, Any], *, at_s: float, domain_id: int = -1) ->
         net_send_bytes=_sum(values, "net", "tx.bytes"),
         memory_bytes=_kib(values, "balloon.current"),
         memory_max_bytes=_kib(values, "balloon.maximum"),
-        memory_used_bytes=_memory_used(values),
+        memory_used_bytes=memory_used_bytes(values),
     )
 
 
@@ -102,13 +103,6 @@ def _sum(values: Mapping[str, Any], group: str, counter: str) -> int | None:
 def _kib(values: Mapping[str, Any], key: str) -> int | None:
     value = values.get(key)
     return None if value is None else int(value) * 1024
-
-
-def _memory_used(values: Mapping[str, Any]) -> int | None:
-    """What the guest uses, told by its balloon driver: without caches where it tells `usable`, as `free` does."""
-    available = values.get("balloon.available")
-    free = values.get("balloon.usable", values.get("balloon.unused"))
-    return None if available is None or free is None else max(int(available) - int(free), 0) * 1024
 
 
 def rates(before: Sample | None, after: Sample) -> VmRates:

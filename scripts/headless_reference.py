@@ -112,6 +112,7 @@ def page() -> str:
     parts += ["### A VM (`vm list`, `vm show`)\n", _columns(vm.COLUMNS)]
     parts += [
         "\nThose marked * cost a call a VM: `vm list` leaves them out unless named in --columns or with --details.\n"
+        "CPU, disk and network rates take two readings of the counters: `vm watch --once` tells them, no list does.\n"
     ]
     parts += ["### A job (`job list`, `job show`)\n", _columns(job.COLUMNS)]
     parts += ["\n### A result (every verb that changes something)\n", _table("key", RESULT_KEYS)]

@@ -7,16 +7,19 @@ blocks for its time limit, so `ask_agent` is for a thread that may wait. What th
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import libvirt
 
 from host.connection import Host
-from host.errors import HvtuiError, Unsupported
+from host.errors import ConnectionLost, HvtuiError, Unsupported
 from vm.model import Vm
 
 AGENT_TIMEOUT_S = 3
+AGENTS_AT_ONCE = 4  # a libvirtd serves five requests of a client at once
 
 
 def leased(host: Host, vms: Iterable[Vm]) -> dict[str, tuple[str, ...]]:
@@ -28,6 +31,32 @@ def leased(host: Host, vms: Iterable[Vm]) -> dict[str, tuple[str, ...]]:
     except Unsupported:
         return {vm.uuid: _simulated(host, vm) for vm in running}
     return {vm.uuid: _sorted(text for nic in _nics(vm) for text in by_mac.get(nic.mac, ())) for vm in running}
+
+
+def with_addresses(host: Host, vms: Sequence[Vm], *, ask_agents: bool = False) -> tuple[Vm, ...]:
+    """The VMs, whose `config` is known, with the addresses that their leases tell, and (with `ask_agents`) those that
+    the connected agents tell as well, a few asked at a time. No lease at all is no error. Raises ConnectionLost."""
+    try:
+        known = leased(host, vms)
+    except ConnectionLost:
+        raise
+    except HvtuiError:
+        known = {}  # this user may not look, or no network is managed by libvirt
+    told = _ask_all(host, vms) if ask_agents else {}
+    return tuple(
+        replace(vm, addresses=_sorted((*known.get(vm.uuid, ()), *told.get(vm.uuid, ())))) if vm.is_active else vm
+        for vm in vms
+    )
+
+
+def _ask_all(host: Host, vms: Iterable[Vm]) -> dict[str, tuple[str, ...]]:
+    asked = [vm for vm in vms if vm.is_active and vm.config is not None and vm.config.agent_connected]
+    if not asked:
+        return {}
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(AGENTS_AT_ONCE) as pool:
+        return dict(zip((vm.uuid for vm in asked), pool.map(partial(ask_agent, host), asked), strict=True))
 
 
 def ask_agent(host: Host, vm: Vm) -> tuple[str, ...]:

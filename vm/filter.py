@@ -33,12 +33,15 @@ _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)%?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter. `needs_config` is True when it looks at what only the domain XML tells."""
+    """A parsed filter. `needs_config` is True when it looks at what only the domain XML tells, `needs_addresses` at
+    IP addresses, `needs_rates` at what only two readings of the counters tell."""
 
     text: str
     tests: tuple[Test, ...] = ()
     host_tests: tuple[TextTest, ...] = ()
     needs_config: bool = False
+    needs_addresses: bool = False
+    needs_rates: bool = False
 
     def matches(self, vm: Vm, *, host_name: str | None = None) -> bool:
         """True when every term matches. Terms on the host are left out where `host_name` is not given."""
@@ -82,6 +85,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
     is being typed, leaves out a last term that is not finished."""
     tests: list[Test] = []
     host_tests: list[TextTest] = []
+    keys: set[str] = set()
     needs_config = False
     position = len(text) - len(text.lstrip())
     while position < len(text):
@@ -93,11 +97,19 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
                 host_tests.append(_text_test(term, _contains))
             else:
                 tests.append(_test(term))
+                keys.add(term.key)
                 needs_config = needs_config or _needs_config(term)
         except _UnfinishedError:
             if not lenient or term.end < len(text):
                 raise
-    return Filter(text, tuple(tests), tuple(host_tests), needs_config)
+    return Filter(
+        text,
+        tuple(tests),
+        tuple(host_tests),
+        needs_config,
+        needs_addresses=bool(keys & {"", "ip"}),  # free text looks at them too
+        needs_rates=bool(keys & RATE_KEYS),
+    )
 
 
 def _read_term(text: str, start: int) -> _Term:
@@ -372,6 +384,7 @@ def _number(term: _Term, text: str) -> float:
 # What there is
 
 KEYS: tuple[str, ...] = ("state", "is", "has", "host", *_TEXTS, *_NUMBERS)
+RATE_KEYS = frozenset({"cpu", "steal", "read", "write", "receive", "send"})
 CONFIG_KEYS = frozenset({"tag", "owner", "os", "title", "net", "mac", "disk"})
 
 

@@ -18,6 +18,7 @@ import libvirt
 
 from host.connection import Host
 from host.errors import NotFound, UsageError
+from host.rates import memory_used_bytes
 from host.text import printable
 from vm.model import Vm
 from vm.states import reason_of, state_of
@@ -251,6 +252,7 @@ def _to_vm(domain: Any, statistics: Mapping[str, Any], flags: _Flags, pid_direct
         vcpus=statistics.get("vcpu.current", 0),
         memory_bytes=statistics.get("balloon.current", 0) * 1024,
         memory_max_bytes=statistics.get("balloon.maximum", 0) * 1024,
+        memory_used_bytes=memory_used_bytes(statistics),
         started_at=_started_at(pid_directory, name) if pid_directory and state.is_active else None,
     )
 

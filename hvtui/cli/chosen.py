@@ -10,6 +10,8 @@ from hvtui.cli.session import Session
 from vm import inventory
 
 if TYPE_CHECKING:
+    from host.connection import Host
+    from vm.filter import Filter
     from vm.model import Vm
 
 
@@ -24,20 +26,45 @@ def chosen_vms(session: Session, names: Sequence[str], *, config: bool = False) 
     return vms
 
 
-def listed_vms(session: Session, names: Sequence[str], *, config: bool = False) -> tuple[Vm, ...]:
-    """The VMs of a list, all of them without `names`; `config` reads each one's XML as well."""
+def listed_vms(
+    session: Session, names: Sequence[str], *, config: bool = False, addresses: bool = False, agents: bool = False
+) -> tuple[Vm, ...]:
+    """The VMs of a list, all of them without `names`; `config` reads each one's XML as well, `addresses` also asks the
+    networks for their leases, `agents` the guests. Raises UsageError, NotFound."""
     host = session.host()
     # In libvirt's test driver only the XML tells memory and CPUs, and reading it costs no round trip.
     config = config or host.uri.startswith("test:")
+    wanted = _filter(session.filter_text) if session.filter_text else None
     vms = inventory.expand(host, names) if names else inventory.read(host)
-    if not session.filter_text:
-        return inventory.read_configs(host, vms) if config else vms
-    from vm.filter import parse
-
-    wanted = parse(session.filter_text)
-    if config or wanted.needs_config:
+    filters_addresses = wanted is not None and wanted.needs_addresses
+    if config or addresses or filters_addresses or (wanted is not None and wanted.needs_config):
         vms = inventory.read_configs(host, vms)
-    return tuple(vm for vm in vms if wanted.matches(vm, host_name=host.name))
+    if filters_addresses:
+        vms = _with_addresses(host, vms)
+    if wanted is not None:
+        vms = tuple(vm for vm in vms if wanted.matches(vm, host_name=host.name))
+    if addresses and (agents or not filters_addresses):
+        vms = _with_addresses(host, vms, ask_agents=agents)  # of those that are left: an agent may take its time
+    return vms
+
+
+def _with_addresses(host: Host, vms: Sequence[Vm], *, ask_agents: bool = False) -> tuple[Vm, ...]:
+    from vm.addresses import with_addresses  # here: a plain list does without
+
+    return with_addresses(host, vms, ask_agents=ask_agents)
+
+
+def _filter(text: str) -> Filter:
+    from vm.filter import RATE_KEYS, parse
+
+    wanted = parse(text)
+    if wanted.needs_rates:
+        raise UsageError(
+            f"a command measures no rates to filter by ({', '.join(sorted(RATE_KEYS))})",
+            about="--filter",
+            remedy="'hvtui vm watch --once' tells the rates of running VMs",
+        )
+    return wanted
 
 
 def one_vm(session: Session, name: str, *, config: bool = False) -> Vm:

@@ -133,9 +133,14 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column("persistent", "False for one that vanishes when it stops.", lambda vm: vm.persistent),
     Column("has_saved_state", "True when the next start resumes a saved memory.", lambda vm: vm.has_saved_state),
     Column("checkpoints", "How many checkpoints it has.", lambda vm: vm.checkpoints, right=True),
-    Column("addresses", "IP addresses that are known.", lambda vm: list(vm.addresses)),
     Column("started_at", "When it started, ISO 8601, else null.", lambda vm: _iso(vm.started_at)),
     Column("uptime_s", "Seconds since then, else null.", _uptime_s, right=True),
+    Column(
+        "addresses",
+        "IP addresses of a running guest: its leases; `vm show` asks its agent too.",
+        lambda vm: list(vm.addresses),
+        extra=True,
+    ),
     Column("title", "A short title.", _config(lambda c: c.title), extra=True),
     Column("description", "Free text.", _config(lambda c: c.description), extra=True),
     Column("tags", "Tags.", _config(lambda c: list(c.tags)), extra=True),
@@ -171,7 +176,12 @@ def _iso(at: datetime | None) -> str | None:
 def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
     from hvtui.cli.chosen import listed_vms
 
-    vms = listed_vms(session, names, config=details or not EXTRA.isdisjoint(session.columns))
+    vms = listed_vms(
+        session,
+        names,
+        config=details or not EXTRA.isdisjoint(session.columns),
+        addresses=details or "addresses" in session.columns,
+    )
     if not vms and session.output is Format.TABLE:
         host = session.host().name
         narrate("No VM matches" if session.filter_text else NO_VM.format(host))
@@ -183,7 +193,7 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
 def show(session: Session, names: tuple[str, ...]) -> None:
     from hvtui.cli.chosen import listed_vms
 
-    vms = listed_vms(session, names, config=True)
+    vms = listed_vms(session, names, config=True, addresses=True, agents=True)
     if session.output is not Format.TABLE:
         write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
         return

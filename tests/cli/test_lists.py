@@ -91,6 +91,32 @@ def test_a_filter_narrows_a_list(hv: Command) -> None:
     assert hv("vm", "list", "--filter", "state:nonsense").code == 2
 
 
+def test_addresses_are_read_only_where_they_are_asked_for(hv: Command) -> None:
+    line = ["vm", "list", "web-*", "--filter", "tag:web", "--columns", "name,state,tags,addresses", "-o", "csv"]
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(hv(*line).out))}
+    assert set(rows) == {"web-01", "web-02"}
+    assert rows["web-01"]["tags"] == "web,prod"
+    address = rows["web-01"]["addresses"]
+    assert address.count(".") == 3
+    assert "addresses" not in hv("vm", "list", "web-01", "-o", "json").json[0]
+    assert hv("vm", "list", "web-01", "--details", "-o", "json").json[0]["addresses"] == [address]
+    assert hv("vm", "show", "web-01", "-o", "json").json[0]["addresses"] == [address]
+    assert address in hv("vm", "show", "web-01").out
+
+
+def test_a_filter_may_ask_for_an_address_also_as_free_text(hv: Command) -> None:
+    address = hv("vm", "show", "web-01", "-o", "json").json[0]["addresses"][0]
+    for text in (f"ip:{address}", address):
+        assert "web-01" in [vm["name"] for vm in hv("vm", "list", "--filter", text, "-o", "json").json]
+    assert hv("vm", "list", "--filter", "ip:203.0.113.77", "-o", "json").json == []
+
+
+def test_a_filter_by_rates_is_refused_because_a_list_measures_none(hv: Command) -> None:
+    result = hv("vm", "list", "--filter", "state:running cpu>50")
+    assert (result.code, result.out) == (2, "")
+    assert "vm watch --once" in result.err
+
+
 def test_a_list_of_nothing_says_what_to_do_first(hv: Command, tmp_path) -> None:
     path = tmp_path / "empty.xml"
     path.write_text(world([]), encoding="utf-8")
