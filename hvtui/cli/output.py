@@ -196,8 +196,8 @@ def csv_line(values: Sequence[Json]) -> str:
 
 
 def _csv_cell(value: Json) -> Any:
-    """Numbers stay numbers; text that a spreadsheet would run gets an apostrophe in front."""
-    if value is None:
+    """Numbers stay numbers; text that a spreadsheet would run gets an apostrophe in front. Nothing is an empty cell."""
+    if value is None or value == [] or value == {}:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value

@@ -68,6 +68,10 @@ def test_numbers_stay_numbers_in_csv() -> None:
     assert csv_line([-5, 1.5, True, None]) == '-5,1.5,"true",""\n'
 
 
+def test_nothing_is_an_empty_cell_in_csv() -> None:
+    assert csv_line([None, "", [], {}]) == '"","","",""\n'
+
+
 def test_columns_are_chosen_and_ordered_in_every_format(hv: Command) -> None:
     assert hv("vm", "list", "web-01", "--columns", "state,name").out.split() == ["STATE", "NAME", "running", "web-01"]
     assert hv("vm", "list", "web-01", "-o", "json", "--columns", "tags").json == [{"tags": ["web", "prod"]}]
