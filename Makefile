@@ -27,8 +27,9 @@ bench: setup ## the budgets, measured against virsh and virtui-manager: docs/ben
 screenshots: setup ## screenshots/*.svg from the scenarios of the tests
 	@$(PYTHON) scripts/screenshots.py
 
-reference: setup ## docs/headless.md from the commands themselves
+reference: setup ## docs/headless.md and docs/keys.md from the commands and actions themselves
 	@$(PYTHON) scripts/headless_reference.py
+	@$(PYTHON) scripts/keys_reference.py
 
 lock: setup ## requirements.lock from pyproject.toml
 	@scripts/lock
