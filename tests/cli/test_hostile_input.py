@@ -14,7 +14,7 @@ import pytest
 from host.journal import Journal
 from host.text import printable
 from tests.cli.conftest import Command, Result
-from tests.support.simulated_world import HOSTILE_NAMES, LONG_NAME, MARKUP_NAME, domain, world
+from tests.support.simulated_world import HOSTILE_NAMES, LONG_NAME, MARKUP_NAME, hostile_domains, world
 
 # What a person, a script or an attacker may type where a name belongs.
 STRANGE_REFERENCES = [
@@ -272,23 +272,8 @@ def test_a_uri_of_strange_bytes_is_a_usage_error(hv: Command) -> None:
 
 @pytest.fixture
 def hostile_uri(tmp_path) -> str:
-    """A host whose VMs' titles, descriptions, tags, owners, disks and networks are hostile, too."""
-    evil = "\u009b2J\u202e[red]<b>\u200b\ue000"
-    domains = [
-        domain(
-            name,
-            state="running" if number % 2 else "off",
-            title=f"{evil}{'t' * 5000}",
-            description=f"{evil}\nnext line\t{'d' * 10_000}",
-            tags=[evil, "x" * 5000],
-            owner=evil,
-            os_id=f"http://{evil}",
-            disks=[f"/img/{evil}.qcow2"],
-            snapshots=[f"s{number}"],
-        )
-        for number, name in enumerate((*HOSTILE_NAMES, "plain"))
-    ]
-    (tmp_path / "hostile.xml").write_text(world(domains), encoding="utf-8")
+    """A host whose VMs' titles, descriptions, tags, owners, disks and systems are hostile, too."""
+    (tmp_path / "hostile.xml").write_text(world(hostile_domains()), encoding="utf-8")
     return f"test://{tmp_path}/hostile.xml"
 
 

@@ -173,6 +173,28 @@ VARIED = (
 )
 
 
+EVIL = "\u009b2J\u202e[red]<b>\u200b\ue000"
+
+
+def hostile_domains() -> list[str]:
+    """VMs with hostile names, and one with a plain one, of which every other text is hostile, too."""
+    return [
+        domain(
+            name,
+            state="running" if number % 2 else "off",
+            title=f"{EVIL}{'t' * 5000}",
+            description=f"{EVIL}\nnext line\t{'d' * 10_000}",
+            tags=[EVIL, "x" * 5000],
+            owner=EVIL,
+            os_id=f"http://{EVIL}",
+            disks=[f"/img/{EVIL}.qcow2", f"/img/{'p' * 3000}.raw"],
+            networks=["default"],
+            snapshots=[f"s{number}"],
+        )
+        for number, name in enumerate((*HOSTILE_NAMES, "plain"))
+    ]
+
+
 def write_varied(path: Path) -> Path:
     """Write the varied world to `path` and return it."""
     path.write_text(world(VARIED), encoding="utf-8")
