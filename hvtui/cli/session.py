@@ -147,7 +147,7 @@ def _connect(host: Host, timeout_s: float | None) -> None:
     def connect() -> None:
         try:
             host.connection()
-        except (ConnectionLost, Denied) as problem:
+        except HvtuiError as problem:
             problems.append(problem)
 
     if timeout_s is None:
@@ -158,6 +158,8 @@ def _connect(host: Host, timeout_s: float | None) -> None:
         opener.join(timeout_s)
         if opener.is_alive():
             raise TimedOut(f"no answer from {host.uri} within {timeout_s:g} s", remedy="Is it frozen or overloaded?")
+    if problems and not isinstance(problems[0], ConnectionLost | Denied):
+        raise problems[0]
     if problems:
         from hvtui.cli.diagnose import explain
 

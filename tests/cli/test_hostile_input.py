@@ -265,6 +265,7 @@ def test_a_bad_value_of_an_option_is_a_usage_error(hv: Command, words: tuple[str
 def test_a_uri_of_strange_bytes_is_a_usage_error(hv: Command) -> None:
     for uri in ("test:///\udcff", "\udcff", "qemu+ssh://\udcff/system"):
         assert_clear_error(hv("vm", "list", connect=uri), 2)
+        assert_clear_error(hv("vm", "list", "--timeout", "9", connect=uri), 2)
 
 
 # Hostile text that is there already
