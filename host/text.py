@@ -8,6 +8,7 @@ goes through `printable` once, at the place where it is shown. JSON output keeps
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
 # Cc control, Cf format (bidi overrides, zero width), Cs lone surrogates, Co private use, Zl/Zp line separators.
@@ -34,6 +35,16 @@ def _visible(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """ "Did you mean X?" with the nearest of the `known` words, which are harmless to show; `otherwise`, or the list of
+    them, where none is near."""
+    from difflib import get_close_matches  # here: it is needed only where something is wrong already
+
+    words = [each for each in known if each]
+    near = get_close_matches(word[:80].casefold(), words, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else otherwise or f"Known: {', '.join(words)}"
 
 
 def display_width(text: str) -> int:

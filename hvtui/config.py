@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from host.errors import UsageError
 from host.paths import configuration_file
-from host.text import printable
+from host.text import did_you_mean, printable
 from hvtui.choices import COLUMNS, SHORT_THEMES, THEMES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 ACCELERATORS = ("auto", "kvm", "qemu")
 CONFIRMATIONS = ("auto", "always")
@@ -158,7 +155,7 @@ class _Table:
     def __post_init__(self) -> None:
         for key in self.values:
             if self.known is not None and key not in self.known:
-                self.refuse(key, "is not a key", _nearest(key, self.known))
+                self.refuse(key, "is not a key", did_you_mean(key, self.known))
 
     def refuse(self, key: str, problem: str, remedy: str) -> NoReturn:
         place = f"[{self.name}] {key}" if self.name else key
@@ -182,7 +179,7 @@ class _Table:
             if not isinstance(each, str):
                 self.refuse(key, f"holds {_kind_of(each)}", f"It must be {wanted}")
             if each not in allowed:
-                self.refuse(key, f"holds {each[:60]!r}", _nearest(each, allowed))
+                self.refuse(key, f"holds {each[:60]!r}", did_you_mean(each, allowed))
             if each in found[:place]:
                 self.refuse(key, f"holds {each!r} twice", "Name it once")
         return tuple(found)
@@ -203,7 +200,7 @@ class _Table:
     def choice(self, key: str, usual: str, allowed: tuple[str, ...]) -> str:
         found = self.text(key, usual)
         if found not in allowed:
-            self.refuse(key, f"is {found[:60]!r}", _nearest(found, allowed))
+            self.refuse(key, f"is {found[:60]!r}", did_you_mean(found, allowed))
         return found
 
     def table(self, key: str, known: tuple[str, ...] | None = None) -> _Table:
@@ -228,11 +225,3 @@ def _kind_of(value: object) -> str:
         (dict, "a table"),
     )
     return next((words for kind, words in kinds if isinstance(value, kind)), "a date or time")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    names = tuple(name for name in known if name)
-    close = get_close_matches(word[:60], names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names)}"

@@ -13,12 +13,12 @@ does not match. Matching never raises, whatever a VM is called. This module only
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from host.errors import UsageError
-from host.text import printable
+from host.text import did_you_mean, printable
 from host.units import parse_size
 from vm.model import Vm, VmConfig, VmState
 
@@ -158,7 +158,7 @@ def _positive_test(term: _Term) -> Test:
     if term.key in _TEXTS:
         texts_of, how = _TEXTS[term.key]
         return _texts_test(texts_of, _text_test(term, how, negate=False))
-    near = _nearest(term.key, KEYS)
+    near = did_you_mean(term.key, KEYS)
     raise term.error(f"there is no key {term.key!r}", f"{near} (put text with a colon in quotes)".strip())
 
 
@@ -269,7 +269,7 @@ def _state_test(term: _Term) -> Test:
     states = frozenset(state for state in VmState if matches(state.value) or matches(state.value.replace(" ", "-")))
     if not states:
         names = [state.value.replace(" ", "-") for state in VmState]
-        raise term.error(f"no state is called {_shown(term)}", _nearest(term.values[0].text, names))
+        raise term.error(f"no state is called {_shown(term)}", did_you_mean(term.values[0].text, names))
     return lambda vm: vm.state in states
 
 
@@ -318,7 +318,7 @@ def _flag(term: _Term, name: str) -> Test:
     if name in _ALL_FLAGS:
         return _ALL_FLAGS[name]
     what = f"{term.key}: does not know {printable(name, limit=40)!r}"
-    remedy = _nearest(name, _ALL_FLAGS)
+    remedy = did_you_mean(name, _ALL_FLAGS)
     if any(flag.startswith(name) for flag in _ALL_FLAGS):
         raise term.unfinished(what, remedy)
     raise term.error(what, remedy)
@@ -390,10 +390,3 @@ CONFIG_KEYS = frozenset({"tag", "owner", "os", "title", "net", "mac", "disk"})
 
 def _shown(term: _Term) -> str:
     return ", ".join(repr(printable(value.text, limit=40)) for value in term.values)
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word[:40].casefold(), known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}"

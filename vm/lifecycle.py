@@ -8,6 +8,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from host.connection import Host
 from host.plan import Blocker, Danger, Json, Plan, Step
@@ -174,21 +175,8 @@ def plan_stop(
 ) -> Plan:
     """Ask the guest to shut down (its agent, then ACPI) and wait; `force` turns it off when it does not react within
     `timeout_s` seconds; without `wait` it is only asked."""
-    force = force and wait
-    warnings = (f"If it does not react within {timeout_s:.0f} s it is turned off. {_UNPLUG}",) if force else ()
-    commands = (virsh(host.uri, "shutdown", vm.name, "--mode", "agent,acpi"),)
-    return _plan(
-        host,
-        vm,
-        "stop",
-        title=f"Shut down {vm.name}",
-        commands=(*commands, virsh(host.uri, "destroy", vm.name)) if force else commands,
-        options=_ask_options(timeout_s, force=force, wait=wait),
-        args={"timeout_s": timeout_s, "force": force, "wait": wait},
-        danger=Danger.DISRUPTIVE,
-        warnings=warnings,
-        losses=_vanishing(vm),
-    )
+    asking = _Asking(f"Shut down {vm.name}", "shutdown", "destroy", "turned off")
+    return _plan_asking(host, vm, "stop", asking, timeout_s=timeout_s, force=force, wait=wait, losses=_vanishing(vm))
 
 
 def _ask_options(timeout_s: float, *, force: bool, wait: bool) -> tuple[str, ...]:
@@ -200,18 +188,44 @@ def plan_restart(
     host: Host, vm: Vm, *, timeout_s: float = SHUTDOWN_TIMEOUT_S, force: bool = False, wait: bool = True
 ) -> Plan:
     """Ask the guest to restart, as `plan_stop` asks it to shut down; `force` resets it when it does not react."""
+    asking = _Asking(f"Restart {vm.name}", "reboot", "reset", "reset")
+    return _plan_asking(host, vm, "restart", asking, timeout_s=timeout_s, force=force, wait=wait)
+
+
+class _Asking(NamedTuple):
+    """How a guest is asked, and what is done to one that does not react: virsh's verbs, and in words."""
+
+    title: str
+    ask: str
+    force: str
+    forced: str
+
+
+def _plan_asking(
+    host: Host,
+    vm: Vm,
+    verb: str,
+    asking: _Asking,
+    *,
+    timeout_s: float,
+    force: bool,
+    wait: bool,
+    losses: tuple[str, ...] = (),
+) -> Plan:
     force = force and wait
-    commands = (virsh(host.uri, "reboot", vm.name, "--mode", "agent,acpi"),)
+    commands = (virsh(host.uri, asking.ask, vm.name, "--mode", "agent,acpi"),)
+    warning = f"If it does not react within {timeout_s:.0f} s it is {asking.forced}. {_UNPLUG}"
     return _plan(
         host,
         vm,
-        "restart",
-        title=f"Restart {vm.name}",
-        commands=(*commands, virsh(host.uri, "reset", vm.name)) if force else commands,
+        verb,
+        title=asking.title,
+        commands=(*commands, virsh(host.uri, asking.force, vm.name)) if force else commands,
         options=_ask_options(timeout_s, force=force, wait=wait),
         args={"timeout_s": timeout_s, "force": force, "wait": wait},
         danger=Danger.DISRUPTIVE,
-        warnings=(f"If it does not react within {timeout_s:.0f} s it is reset. {_UNPLUG}",) if force else (),
+        warnings=(warning,) if force else (),
+        losses=losses,
     )
 
 

@@ -217,20 +217,17 @@ def _resume(ctx: StepContext, args: Args) -> Result:
     return {"changed": True}
 
 
-def _undo_pause(ctx: StepContext, args: Args, result: Result | None) -> None:
-    if result and result["changed"]:
-        with ctx.calls("resume", args["name"]) as connection:
-            domain = look_up(connection, args)
-            if state_now(domain) is VmState.PAUSED:
-                domain.resume()
+def _taking_back(doing: str, while_it_is: VmState, call: Callable[[Any], object]) -> Rollback:
+    """The rollback of a step that changed the state to `while_it_is`: another state is somebody else's, and stays."""
 
+    def undo(ctx: StepContext, args: Args, result: Result | None) -> None:
+        if result and result["changed"]:
+            with ctx.calls(doing, args["name"]) as connection:
+                domain = look_up(connection, args)
+                if state_now(domain) is while_it_is:
+                    call(domain)
 
-def _undo_resume(ctx: StepContext, args: Args, result: Result | None) -> None:
-    if result and result["changed"]:
-        with ctx.calls("pause", args["name"]) as connection:
-            domain = look_up(connection, args)
-            if state_now(domain) is VmState.RUNNING:
-                domain.suspend()
+    return undo
 
 
 # Save
@@ -274,14 +271,6 @@ def _try(call: Any) -> Any | None:
         return None
 
 
-def _undo_save(ctx: StepContext, args: Args, result: Result | None) -> None:
-    if result and result["changed"]:
-        with ctx.calls("start", args["name"]) as connection:
-            domain = look_up(connection, args)
-            if state_now(domain) is VmState.SAVED:
-                domain.create()
-
-
 def _discard_saved(ctx: StepContext, args: Args) -> Result:
     with ctx.calls("discard the saved state of", args["name"]) as connection:
         domain = look_up(connection, args)
@@ -316,6 +305,7 @@ def _inverse_autostart(args: Args, result: Result) -> Step | None:
     return inverse_step("vm.autostart", title, args, enabled=args["before"], before=args["enabled"])
 
 
+Rollback: TypeAlias = Callable[[StepContext, Args, Result | None], None]
 Inverse: TypeAlias = Callable[[Args, Result], Step | str | None]
 
 
@@ -335,9 +325,24 @@ for _verb in (
     StepVerb("vm.restart", _restart, None, _none("A restart cannot be taken back")),
     StepVerb("vm.reset", _reset, None, _none("A reset cannot be taken back")),
     StepVerb("vm.off", _off, None, _none("Turning off cannot be taken back: start the VM again")),
-    StepVerb("vm.pause", _pause, _undo_pause, _back("vm.resume", "Resume")),
-    StepVerb("vm.resume", _resume, _undo_resume, _back("vm.pause", "Pause")),
-    StepVerb("vm.save", _save, _undo_save, _back("vm.start", "Start")),
+    StepVerb(
+        "vm.pause",
+        _pause,
+        _taking_back("resume", VmState.PAUSED, lambda domain: domain.resume()),
+        _back("vm.resume", "Resume"),
+    ),
+    StepVerb(
+        "vm.resume",
+        _resume,
+        _taking_back("pause", VmState.RUNNING, lambda domain: domain.suspend()),
+        _back("vm.pause", "Pause"),
+    ),
+    StepVerb(
+        "vm.save",
+        _save,
+        _taking_back("start", VmState.SAVED, lambda domain: domain.create()),
+        _back("vm.start", "Start"),
+    ),
     StepVerb("vm.discard-saved", _discard_saved, None, _none("A discarded saved state cannot be brought back")),
     StepVerb("vm.autostart", _autostart, _undo_autostart, _inverse_autostart),
 ):

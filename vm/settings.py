@@ -16,7 +16,7 @@ import libvirt
 from host.connection import Host
 from host.errors import NameTaken, UsageError
 from host.plan import Blocker, Json, Plan, Step
-from host.text import printable
+from host.text import did_you_mean, printable
 from host.units import KIB, MIB, format_bytes, parse_size
 from vm import settings_steps
 from vm.commands import host_blockers, identity, virsh, words
@@ -139,11 +139,7 @@ def plan_set(host: Host, vm: Vm, changes: Mapping[str, str]) -> Plan:
 def _check_key(key: str) -> None:
     if key in _SETTINGS:
         return
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, _SETTINGS, n=1)
-    remedy = f"Did you mean {near[0]}?" if near else f"Settings: {', '.join(_SETTINGS)}"
-    raise UsageError(f"there is no setting {printable(key, limit=40)!r}", remedy=remedy)
+    raise UsageError(f"there is no setting {printable(key, limit=40)!r}", remedy=did_you_mean(key, _SETTINGS))
 
 
 def _read_target(host: Host, vm: Vm) -> _Target:

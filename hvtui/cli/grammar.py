@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import click
 
+from host.text import did_you_mean
 from hvtui.cli.session import Session
 
 LONGEST_S = 1e9  # thirty years
@@ -123,7 +124,8 @@ class Noun(_QuickParser, click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
-            raise click.UsageError(f"no command {name!r}{self._nearest(name)}", ctx)
+            verbs = [verb for verb, (_, text) in self.verbs.items() if text]
+            raise click.UsageError(f"no command {name!r}. {did_you_mean(name, verbs)}", ctx)
         return (name if command else None), command, args[1:]
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -136,12 +138,6 @@ class Noun(_QuickParser, click.Group):
         _write_section(formatter, "Options", own)
         self.format_commands(context, formatter)
         _write_section(formatter, "Common options (in any position)", shared)
-
-    def _nearest(self, name: str) -> str:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name[:80], [verb for verb, (_, text) in self.verbs.items() if text], n=1)
-        return f"; did you mean {near[0]!r}?" if near else ""
 
 
 Entries = list[tuple[str, str]]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeAlias, TypeVar
 
-from host.text import display_width, fit, printable
+from host.text import did_you_mean, display_width, fit, printable
 
 if TYPE_CHECKING:
     from host.plan import Json
@@ -83,7 +83,7 @@ def choose(columns: Sequence[Column[Item]], names: Iterable[str]) -> tuple[Colum
     chosen = []
     for name in names:
         if name not in by_key:
-            raise UsageError(f"no column {name!r}", remedy=f"Columns: {', '.join(by_key)}")
+            raise UsageError(f"no column {printable(name, limit=60)!r}", remedy=did_you_mean(name, by_key))
         chosen.append(by_key[name])
     return tuple(chosen)
 

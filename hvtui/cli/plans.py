@@ -6,12 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from host.errors import Cancelled, UsageError
-from host.plan import Danger, Plan
+from host.plan import Plan
 from host.text import printable
 from hvtui.cli.output import narrate, paint
+from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_line
-
-TYPED_NAME_LIMIT = 40
 
 
 def plan_text(plan: Plan, *, diff: bool = True) -> str:
@@ -47,32 +46,21 @@ def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> None:
 
     Raises UsageError where nobody can be asked, and Cancelled when the answer is no.
     """
-    lossy = [plan for plan in plans if plan.danger is Danger.DESTRUCTIVE and not plan.blockers]
-    if yes or not (lossy or (ask and plans)):
+    losing = lossy(plans)
+    if yes or not (losing or (ask and plans)):
         return
-    for plan in lossy or plans:
+    for plan in losing or plans:
         narrate(plan_text(plan).rstrip("\n"))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "this needs a confirmation, and there is no terminal to ask on",
             remedy="Look at the plan above; --yes does it, --dry-run only shows it",
         )
-    wanted = typed_word(lossy)
+    wanted = word_to_type([plan for plan in losing if plan.command[:2] == ("vm", "delete")])
     question = f"Type {wanted} to go on: " if wanted else "Go on? [y/N] "
     answer = _ask(question)
     if answer != wanted if wanted else answer.lower() not in {"y", "yes"}:
         raise Cancelled("nothing was changed")
-
-
-def typed_word(lossy: Sequence[Plan]) -> str | None:
-    """What must be typed before VMs are deleted: the name of one that can be typed, else their number or "yes"."""
-    deletions = [plan for plan in lossy if plan.command[:2] == ("vm", "delete")]
-    if not deletions:
-        return None
-    if len(deletions) > 1:
-        return str(len(deletions))
-    name = deletions[0].vm_name or ""
-    return name if name.isascii() and name.isprintable() and 0 < len(name) <= TYPED_NAME_LIMIT else "yes"
 
 
 def _ask(question: str) -> str:

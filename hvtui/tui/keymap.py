@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingsMap
 from textual.keys import _character_to_key  # the one place that knows Textual's names of characters
 
 from host.errors import UsageError
-from host.text import printable
+from host.text import did_you_mean, printable
 from hvtui.tui.actions import Action, action_named, actions_for, all_actions
 
 _SHOWN = {
@@ -29,8 +29,11 @@ def rebind(keys: Mapping[str, str], *, file: str = "") -> None:
     for action_id, text in keys.items():
         action = action_named(action_id)
         if action is None:
+            remedy = did_you_mean(
+                action_id, (each.id for each in all_actions()), otherwise="? in the program shows every action's id"
+            )
             problem = f"[keys] no action has the id '{printable(action_id, limit=60)}'"
-            raise UsageError(problem, about=file, remedy=_nearest_id(action_id))
+            raise UsageError(problem, about=file, remedy=remedy)
         chosen[action_id] = tuple(key_name(part) for part in text.split(",") if part.strip())
         for other in _shown_with(action, chosen):
             if both := [key for key in chosen[action_id] if key in chosen[other.id]]:
@@ -38,13 +41,6 @@ def rebind(keys: Mapping[str, str], *, file: str = "") -> None:
                 raise UsageError(printable(problem, limit=200), about=file, remedy="Give one of them another key")
     _chosen.clear()
     _chosen.update(chosen)
-
-
-def _nearest_id(action_id: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(action_id[:60], [action.id for action in all_actions()], n=1)
-    return f"Did you mean {near[0]}?" if near else "? in the program shows every action's id"
 
 
 def _shown_with(action: Action, ids: Iterable[str]) -> list[Action]:

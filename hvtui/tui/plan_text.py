@@ -8,8 +8,9 @@ from difflib import unified_diff
 
 from textual.content import Content
 
-from host.plan import Blocker, Danger, Plan
+from host.plan import Blocker, Plan
 from host.text import fit, printable
+from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_lines
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, action_named
@@ -113,15 +114,8 @@ def remover(blocker: Blocker) -> Action | None:
 
 
 def typed_confirmation(plans: Sequence[Plan]) -> str | None:
-    """What must be typed before these plans run: the VM's name, or the number of VMs; None when nothing is lost."""
-    destructive = [plan for plan in plans if plan.danger is Danger.DESTRUCTIVE and not plan.blockers]
-    if not destructive:
-        return None
-    if len(destructive) > 1:
-        return str(len(destructive))
-    name = destructive[0].vm_name or ""
-    # A name that nobody can type (escape sequences, other scripts, very long) is confirmed with a plain word.
-    return name if name.isascii() and name.isprintable() and 0 < len(name) <= _NAME else "yes"
+    """What must be typed before these plans run; None when nothing is lost."""
+    return word_to_type(lossy(plans))
 
 
 def xml_diff(before: str, after: str) -> list[str]:

@@ -23,7 +23,7 @@ def test_a_glob_that_matches_nothing_is_not_found_and_nothing_is_changed(hv: Com
 def test_a_wrong_word_names_the_nearest(hv: Command) -> None:
     result = hv("vm", "lst")
     assert result.code == 2
-    assert "did you mean 'list'?" in result.err
+    assert "Did you mean list?" in result.err
     assert hv("vmm").code == 2
     assert hv("vm", "list", "--nonsense").code == 2
     assert hv("vm", "list", "-o", "yaml").code == 2

@@ -77,12 +77,13 @@ def test_columns_are_chosen_and_ordered_in_every_format(hv: Command) -> None:
     assert hv("vm", "list", "web-01", "-o", "json", "--columns", "tags").json == [{"tags": ["web", "prod"]}]
 
 
-def test_an_unknown_column_is_a_usage_error_that_names_the_columns(hv: Command) -> None:
+def test_an_unknown_column_is_a_usage_error_that_names_the_nearest(hv: Command) -> None:
     result = hv("vm", "list", "--columns", "nmae")
     assert result.code == 2
     assert "nmae" in result.err
-    assert "memory_bytes" in result.err
+    assert "Did you mean name?" in result.err
     assert result.out == ""
+    assert "memory_bytes" in hv("vm", "list", "--columns", "zzz").err
 
 
 def test_names_and_globs_choose_vms_in_their_order(hv: Command) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.text import display_width, fit, printable
+from host.text import did_you_mean, display_width, fit, printable
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,11 @@ def test_wide_characters_take_two_cells_and_marks_none() -> None:
     assert fit("日本語", 4) == "日… "
     assert fit("ab", 4, right=True) == "  ab"
     assert fit("ab", 0) == ""
+
+
+def test_the_nearest_word_is_offered_and_all_of_them_where_none_is_near():
+    known = ("start", "stop", "")
+    assert did_you_mean("Strat", known) == "Did you mean start?"
+    assert did_you_mean("zzz", known) == "Known: start, stop"
+    assert did_you_mean("zzz", known, otherwise="See the list") == "See the list"
+    assert did_you_mean("x" * 100_000, known) == "Known: start, stop"
