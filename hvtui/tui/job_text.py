@@ -101,13 +101,13 @@ def _tail(job: Job, width: int) -> Content:
 
 def job_rows(job: Job) -> list[Row]:
     """Everything about one job: what went wrong and what to press, the steps with progress, the command."""
-    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), _state_row(job), row()]
+    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), *_state_rows(job), row()]
     if job.error:
         rows.append(row(printable(job.error, limit=_LONGEST), mark="×", style="$text-error"))
     if job.remedy and job.remedy != what_now(job):
         rows.append(row(printable(job.remedy, limit=_LONGEST), style="$text-muted"))
     rows += _ways_out_rows(job)
-    if len(rows) > 3:
+    if len(rows) > 4:
         rows.append(row())
     rows += [_step_row(step) for step in job.steps]
     command = printable(command_line(job), limit=_LONGEST)
@@ -115,13 +115,16 @@ def job_rows(job: Job) -> list[Row]:
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
 
 
-def _state_row(job: Job) -> Row:
+def _state_rows(job: Job) -> list[Row]:
     span = (job.finished_at or datetime.now(UTC)) - (job.started_at or job.created_at)
     took = f"   {'took' if job.state.is_over else 'for'} {_duration(span)}" if job.started_at else ""
     undone = f"   undone by job {job.undone_by}" if job.undone_by is not None else ""
-    who = f"   by {printable(job.user, limit=40)}   {job.created_at.astimezone():%Y-%m-%d %H:%M:%S}{took}{undone}"
-    return row(Content.assemble((f"{_SYMBOLS[job.state]} {job.state.value}", _STYLES[job.state]), (who, "$text-muted")),
-               indent=1)  # fmt: skip
+    state = (f"{_SYMBOLS[job.state]} {job.state.value}", _STYLES[job.state])
+    who = f"by {printable(job.user, limit=40)}   {job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    return [
+        row(Content.assemble(state, (f"{took}{undone}", "$text-muted")), indent=1),
+        row(who, style="$text-muted", indent=1),
+    ]
 
 
 def _ways_out_rows(job: Job) -> list[Row]:

@@ -27,6 +27,7 @@ _NOT_YET = (
     row("Give it a name: what will be made stands here.", style="$text-muted", indent=2),
     row("↑↓ tab  another field     ←→  another choice", style="$text-muted", indent=2),
 )
+_LOOKING = (row("looking at what the host can do …", style="$text-muted", indent=2),)
 
 
 class CreateScreen(HvtuiScreen):
@@ -60,6 +61,7 @@ class CreateScreen(HvtuiScreen):
         # keymap.bindings_for replaced the bindings of the class: the form's own come back here.
         for key, action in (("down", "app.focus_next"), ("up", "app.focus_previous")):
             self._bindings.bind(key, action, show=False)
+        self._has_preview = False
         self._typed: set[str] = set()  # fields the user has changed: suggestions leave them alone
 
     def body(self) -> Iterable[Widget]:
@@ -149,7 +151,11 @@ class CreateScreen(HvtuiScreen):
     async def _show_preview(self) -> None:
         if not self.query_one("#name", Input).value.strip():
             self._show(_NOT_YET)
+            self._has_preview = False
             return
+        if not self._has_preview:
+            self._show(_LOOKING)  # only the first time: what stands there is right until the next plan is
+            self._has_preview = True
         try:
             self._show_plan(await self._plan())
         except HvtuiError as error:
