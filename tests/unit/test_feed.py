@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +19,10 @@ from host.statistics import Sample, VmRates
 from tests.support import simulated_world
 from tests.support.simulated_world import domain, uuid_of, world
 from tests.support.waiting import wait_for
-from vm import address_watch, inventory, picture
 from vm import feed as feed_module
-from vm.address_watch import AddressWatch
+from vm import inventory, picture
 from vm.feed import Feed
-from vm.model import Snapshot, Vm, VmConfig, VmState
+from vm.model import Snapshot, Vm, VmState
 
 
 class Screen:
@@ -294,80 +292,6 @@ def test_addresses_are_shown_while_somebody_looks_and_end_with_the_run(
     wait_for(lambda: (vm := screen.vm("web-01")) is not None and vm.addresses, what="the addresses of the new run")
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the VMs whose agent was asked; each tells 192.0.2.9."""
-    names: list[str] = []
-
-    def ask(_host: Host, vm: Vm) -> tuple[str, ...]:
-        names.append(vm.name)
-        return ("192.0.2.9",)
-
-    monkeypatch.setattr(address_watch.addresses, "ask_agent", ask)
-    return names
-
-
-def real_host() -> Host:
-    """A host that is not simulated; nothing is called on it."""
-    return open_host("qemu+unix:///system?socket=/nowhere/sock")
-
-
-def guest(uuid: str, *, agent: bool = True) -> Vm:
-    return replace(RUNNING, uuid=uuid, name=uuid, config=VmConfig(agent_connected=agent))
-
-
-def test_agents_are_asked_only_for_vms_without_a_lease_and_not_again_for_a_minute(
-    asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(address_watch.addresses, "leased", lambda _host, _vms: {"leased": ("192.0.2.1",), "other": ()})
-    told: dict[str, tuple[str, ...]] = {}
-    watch = AddressWatch(real_host(), tuple, told.update)
-    vms = [guest("leased"), guest("other"), guest("silent", agent=False)]
-
-    watch._ask(vms)
-    assert asked == ["other"]
-    assert told == {"leased": ("192.0.2.1",), "other": ("192.0.2.9",)}
-    watch._ask(vms)
-    assert asked == ["other"]
-    watch.look("other")
-    watch._ask(vms)
-    assert asked == ["other", "other"], "something happened to it"
-
-
-def test_agents_tell_where_leases_cannot_be_read(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_host: Host, _vms: Any) -> Any:
-        raise HvtuiError("no daemon for networks")
-
-    monkeypatch.setattr(address_watch.addresses, "leased", refuse)
-    told: dict[str, tuple[str, ...]] = {}
-    watch = AddressWatch(real_host(), tuple, told.update)
-    watch._ask([guest("one")])
-
-    assert told == {"one": ("192.0.2.9",)}
-    watch.stop()
-    watch._ask([guest("two")])
-    assert told.keys() == {"one"}, "a stopped watch tells nothing"
-    watch._ask([])
-
-
-def test_a_watch_survives_an_agent_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries: list[str] = []
-
-    def refuse(_host: Host, vm: Vm) -> Any:
-        tries.append(vm.name)
-        raise HvtuiError("gone")
-
-    monkeypatch.setattr(address_watch.addresses, "leased", lambda _host, _vms: {})
-    monkeypatch.setattr(address_watch.addresses, "ask_agent", refuse)
-    watch = AddressWatch(real_host(), lambda: (guest("one"),), lambda _told: None)
-    watch.start()
-    watch.look()
-    wait_for(lambda: len(tries) == 1)
-    watch.look("one")
-    wait_for(lambda: len(tries) == 2)
-    watch.stop()
-
-
 # The link
 
 
@@ -488,109 +412,6 @@ def test_a_feed_without_a_listener_for_events_follows_them(simulated: Host) -> N
     simulated.connection().lookupByName("web-01").suspend()
     wait_for(lambda: any(vm.name == "web-01" and vm.state is VmState.PAUSED for vm in snapshots[-1].vms))
     feed.stop()
-
-
-# How readings are joined (vm.picture)
-
-RUNNING = Vm(
-    uuid="1",
-    name="a",
-    state=VmState.RUNNING,
-    domain_id=7,
-    checkpoints=3,
-    vcpus=2,
-    memory_bytes=5,
-    config=VmConfig(vcpus=2, memory_bytes=5),
-    rates=VmRates(cpu_percent=1.0),
-    cpu_history=(1.0, 2.0),
-    memory_used_bytes=4,
-    addresses=("192.0.2.1",),
-    started_at=datetime(2026, 1, 1, tzinfo=UTC),
-)
-BULK = Vm(uuid="1", name="a", state=VmState.RUNNING, domain_id=7, checkpoints=1)
-
-
-def test_the_same_reading_keeps_the_same_object() -> None:
-    assert picture.joined(RUNNING, BULK) is RUNNING
-
-
-def test_a_vm_that_stopped_keeps_only_what_outlives_its_process() -> None:
-    off = picture.joined(RUNNING, replace(BULK, state=VmState.OFF, domain_id=None))
-
-    assert off.config is RUNNING.config
-    assert off.checkpoints == 3
-    assert (off.rates, off.cpu_history, off.memory_used_bytes, off.addresses, off.started_at) == (
-        VmRates(), (), None, (), None,
-    )  # fmt: skip
-
-
-def test_another_process_of_the_vm_starts_afresh() -> None:
-    again = picture.joined(RUNNING, replace(BULK, domain_id=8))
-
-    assert again.cpu_history == ()
-    assert again.started_at is None
-
-
-def test_the_start_is_told_by_the_reading_before_the_event() -> None:
-    told, read = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
-
-    assert picture.joined(None, BULK, started_at=told).started_at == told
-    assert picture.joined(None, replace(BULK, started_at=read), started_at=told).started_at == read
-    assert picture.joined(RUNNING, replace(BULK, domain_id=8), started_at=told).started_at == told
-    assert picture.joined(None, replace(BULK, state=VmState.OFF), started_at=told).started_at is None
-
-
-def test_removed_and_new_checkpoints_are_seen() -> None:
-    assert picture.joined(RUNNING, replace(BULK, checkpoints=0)).checkpoints == 0
-    assert picture.joined(replace(RUNNING, checkpoints=0), BULK).checkpoints == 1
-
-
-def test_a_vm_without_samples_has_no_rates() -> None:
-    bare = picture.measured(RUNNING, None, None)
-
-    assert (bare.rates, bare.cpu_history, bare.memory_used_bytes) == (VmRates(), (), None)
-    assert picture.measured(bare, None, None) is bare
-
-
-def test_a_sample_that_changes_nothing_keeps_the_object() -> None:
-    quiet_vm = replace(RUNNING, rates=VmRates(), cpu_history=(), memory_used_bytes=None)
-
-    assert picture.measured(quiet_vm, None, Sample(at_s=1.0)) is quiet_vm
-
-
-def test_memory_and_vcpus_follow_the_samples() -> None:
-    grown = picture.measured(RUNNING, None, Sample(at_s=1.0, vcpus=4, memory_bytes=9, memory_max_bytes=10))
-
-    assert (grown.vcpus, grown.memory_bytes, grown.memory_max_bytes) == (4, 9, 10)
-
-
-def test_an_idle_vm_stays_the_same_object_once_its_history_is_full() -> None:
-    vm = RUNNING
-    for second in range(1, 100):
-        before = Sample(at_s=float(second - 1), vcpus=2, cpu_time_ns=5)
-        newer = picture.measured(vm, before, Sample(at_s=float(second), vcpus=2, cpu_time_ns=5))
-        if second > picture.HISTORY_POINTS + 1:
-            assert newer is vm
-        vm = newer
-    assert len(vm.cpu_history) == picture.HISTORY_POINTS
-
-
-def test_all_samples_are_compared_with_all_vms() -> None:
-    vms = {
-        "same": replace(RUNNING, uuid="same"),
-        "paused": replace(RUNNING, uuid="paused"),
-        "gone": replace(RUNNING, uuid="gone"),
-        "off": Vm(uuid="off", name="off", state=VmState.OFF),
-        "started": Vm(uuid="started", name="started", state=VmState.OFF),
-    }
-    samples = {
-        "same": Sample(at_s=1.0),
-        "paused": Sample(at_s=1.0, state=libvirt.VIR_DOMAIN_PAUSED),
-        "started": Sample(at_s=1.0),
-        "unknown": Sample(at_s=1.0),
-    }
-
-    assert picture.suspects(vms, samples) == {"paused", "gone", "started", "unknown"}
 
 
 def test_an_empty_host_has_an_empty_list(open_world: Callable[[str], Host], start: Callable[..., Screen]) -> None:
