@@ -136,7 +136,7 @@ def world() -> str:
     node = Element("node")
     for vm in DEMO_VMS:
         node.append(_domain(vm))
-    for index, name in enumerate(("wan", "lan", "dmz", "clients", "isolated")):
+    for index, name in enumerate(("wan", "lan", "dmz", "clients", "isolated", "default")):
         _network(node, name, index)
     _pool(node)
     cpu = SubElement(node, "cpu")
