@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from host.errors import UsageError
+from host.text import printable
 from vm.model import Disk, Nic, VmConfig
 
 HVTUI_NAMESPACE = "https://hvtui.org/xmlns/domain/1"
@@ -33,6 +34,8 @@ AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 LARGEST_XML_BYTES = 1024 * 1024
 DEEPEST_XML = 100  # libxml2, behind libvirt, stops at 256
+MOST_ELEMENTS = 20_000
+MOST_ATTRIBUTES = 500
 LONGEST_TAG = 40
 # Not a Char of the XML 1.0 standard: libvirt takes some of these and writes a file that it cannot read again, so that
 # the VM is gone at the daemon's next start.
@@ -57,8 +60,9 @@ def parse(xml: str, *, root: str = "domain") -> Element:
     another root element than `root`."""
     element = _parsed(xml)
     if element.tag != root:
-        raise UsageError(f"the XML's root element is <{element.tag}>, not <{root}>", remedy="Give a libvirt domain")
-    _refuse_depth(element)
+        shown = printable(element.tag, limit=60)
+        raise UsageError(f"the XML's root element is <{shown}>, not <{root}>", remedy="Give a libvirt domain")
+    _refuse_excess(element)
     _keep_prefixes(xml)
     return element
 
@@ -96,13 +100,17 @@ def _refuse_document_type(xml: str) -> None:
         return  # the parser proper says what is wrong, in the same words as for other text
 
 
-def _refuse_depth(element: Element) -> None:
-    level, depth = list(element), 1
+def _refuse_excess(element: Element) -> None:
+    """libvirt's validation takes minutes for what no person wrote: its time grows with the square of these."""
+    level, depth, count = [element], 0, 0
     while level:
-        depth += 1
+        depth, count = depth + 1, count + len(level)
         if depth > DEEPEST_XML:
             raise UsageError(f"the XML nests more than {DEEPEST_XML} elements")
-        level = [grandchild for child in level for grandchild in child]
+        if count > MOST_ELEMENTS or any(len(each.attrib) > MOST_ATTRIBUTES for each in level):
+            what = f"more than {MOST_ELEMENTS} elements, or {MOST_ATTRIBUTES} attributes in one"
+            raise UsageError(f"the XML has {what}: that is no virtual machine")
+        level = [child for each in level for child in each]
 
 
 def _keep_prefixes(xml: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from host.journal import Journal
 from host.text import printable
 from tests.cli.conftest import Command, Result
+from tests.support.hostile_xml import HOSTILE_XML
 from tests.support.simulated_world import HOSTILE_NAMES, LONG_NAME, MARKUP_NAME, hostile_domains, world
 
 # What a person, a script or an attacker may type where a name belongs.
@@ -168,30 +169,6 @@ def test_long_and_foreign_text_is_kept_as_it_is_and_shown_harmlessly(hv: Command
         assert is_harmless(done.out + done.err)
 
 
-LAUGHS = "".join(f'<!ENTITY l{n} "{"&l%d;" % (n - 1) * 10}">' for n in range(1, 12))  # noqa: UP031
-HOSTILE_XML: dict[str, str | bytes] = {
-    "nothing": "",
-    "blanks": " \n\t ",
-    "half": "<domain><name>build-07</na",
-    "no XML": "hello",
-    "escape sequence": "\x1b[31m",
-    "NUL": b"<domain>\x00</domain>",
-    "not UTF-8": b"<domain><name>\xff\xfe</name></domain>",
-    "other encoding": "<?xml version='1.0' encoding='utf-16'?><domain/>".encode("utf-16"),
-    "unknown encoding": "<?xml version='1.0' encoding='x-nothing'?><domain/>",
-    "billion laughs": f'<!DOCTYPE d [<!ENTITY l0 "ha">{LAUGHS}]><domain><name>&l11;</name></domain>',
-    "external entity": '<!DOCTYPE d [<!ENTITY e SYSTEM "file:///etc/passwd">]><domain><name>&e;</name></domain>',
-    "external subset": '<!DOCTYPE d SYSTEM "http://127.0.0.1:9/x.dtd"><domain/>',
-    "parameter entity": '<!DOCTYPE d [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]><domain/>',
-    "wrong root": "<network><name>build-07</name></network>",
-    "another namespace": "<d:domain xmlns:d='urn:x'/>",
-    "too big": "<domain><description>" + "x" * (1 << 20) + "</description></domain>",
-    "too deep": "<domain>" + "<a>" * 100_000 + "</a>" * 100_000 + "</domain>",
-    "too wide": "<domain " + " ".join(f"a{n}='1'" for n in range(50_000)) + "/>",
-    "a name without": "<domain type='test'><uuid>{uuid}</uuid></domain>",
-}
-
-
 @pytest.mark.parametrize("kind", HOSTILE_XML)
 def test_hostile_or_malformed_xml_is_refused_in_a_moment(hv: Command, tmp_path, kind: str) -> None:
     path, text = tmp_path / "new.xml", HOSTILE_XML[kind]
@@ -221,6 +198,29 @@ def test_xml_of_another_vm_or_with_nonsense_is_refused(hv: Command, tmp_path, ol
     path.write_text(before.replace(old, new), encoding="utf-8")
     assert_clear_error(hv("vm", "edit", "build-07", "--file", str(path), "--yes"), 2)
     assert_no_job()
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        "<x:a xmlns:x='urn:x'>" + "<x:b>" * 20_000 + "</x:b>" * 20_000 + "</x:a>",
+        "<x:a xmlns:x='urn:x'>" + "<x:b>" * 900 + "</x:b>" * 900 + "</x:a>",
+        "<x:a xmlns:x='urn:x' " + " ".join(f"a{n}='1'" for n in range(50_000)) + "/>",
+        "<x:a xmlns:x='urn:x'>" + "<x:b/>" * 100_000 + "</x:a>",
+        "<x:a xmlns:x='urn:x'>" + "x" * (1 << 20) + "</x:a>",
+    ],
+    ids=["very deep", "deep", "wide", "many", "large"],
+)
+def test_a_valid_vm_with_far_too_much_in_it_is_refused_or_taken_whole(hv: Command, tmp_path, much: str) -> None:
+    path, before = tmp_path / "new.xml", hv("vm", "xml", "web-01").out
+    assert "<metadata" in before
+    path.write_text(before.replace("</metadata>", f"{much}</metadata>"), encoding="utf-8")
+    for options in (("--dry-run",), ("--dry-run", "-o", "json"), ()):
+        result = hv("vm", "edit", "web-01", "--file", str(path), "--yes", *options)
+        assert result.code in {0, 2}, result.err[:2000]
+        assert "Traceback" not in result.err
+        assert "internal error" not in result.err
+        assert "error of hvtui itself" not in result.err
 
 
 def test_a_file_that_cannot_be_read_is_an_error_in_words(hv: Command, tmp_path) -> None:
