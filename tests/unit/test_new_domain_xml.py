@@ -158,11 +158,11 @@ def test_a_bad_tag_is_refused():
 
 @pytest.mark.parametrize("source", list(SourceKind))
 @pytest.mark.parametrize("graphics", list(Graphics))
-def test_the_simulated_driver_takes_every_kind(source, graphics):
+def test_the_simulated_driver_takes_every_kind(source, graphics, simulated_uri):
     request = CreateRequest("made", source=source, graphics=graphics, tpm=True, tags=("a",), owner="o")
     disks = (NewDisk("/images/a.qcow2", "qcow2"), NewDisk("/b.iso", "raw", is_cdrom=True))
     hardware = replace(BIOS, disks=disks, nic=NewNic("network", "default"), boot=DirectBoot("/k", "/i", "quiet"))
-    connection = libvirt.open("test:///default")
+    connection = libvirt.open(simulated_uri)  # test:///default is one world for all who have it open
     domain = connection.defineXMLFlags(new_domain_xml(request, TEST, hardware), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
     domain.create()
     assert domain.isActive()
