@@ -97,7 +97,7 @@ class Journal:
             values += [state.value for state in states]
         if vm is not None:
             conditions.append("(vm_uuid = ? OR vm_name = ?)")
-            values += [vm, storable(vm)]
+            values += [storable(vm), storable(vm)]
         if host_uri is not None:
             conditions.append("host_uri = ?")
             values.append(host_uri)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from host import jobs
@@ -65,6 +65,7 @@ def test_a_plan_comes_back_from_json_as_it_was(plan: Plan) -> None:
 
 
 @given(st.text(st.characters(), min_size=1, max_size=30))
+@example("half a pair \udebb")
 def test_hostile_text_comes_back_from_the_journal_as_it_was(name: str) -> None:
     with Journal() as journal:
         job = jobs.create(plan_of([make_step("/x")], vm=name, title=name), journal)
