@@ -34,7 +34,8 @@ _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)%?", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class Filter:
     """A parsed filter. `needs_config` is True when it looks at what only the domain XML tells, `needs_addresses` at
-    IP addresses, `needs_rates` at what only two readings of the counters tell."""
+    IP addresses, `needs_rates` at what only two readings of the counters tell, `needs_pending` at whether the next
+    boot's configuration differs."""
 
     text: str
     tests: tuple[Test, ...] = ()
@@ -42,6 +43,7 @@ class Filter:
     needs_config: bool = False
     needs_addresses: bool = False
     needs_rates: bool = False
+    needs_pending: bool = False
 
     def matches(self, vm: Vm, *, host_name: str | None = None) -> bool:
         """True when every term matches. Terms on the host are left out where `host_name` is not given."""
@@ -86,7 +88,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
     tests: list[Test] = []
     host_tests: list[TextTest] = []
     keys: set[str] = set()
-    needs_config = False
+    needs_config = needs_pending = False
     position = len(text) - len(text.lstrip())
     while position < len(text):
         term = _read_term(text, position)
@@ -99,6 +101,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
                 tests.append(_test(term))
                 keys.add(term.key)
                 needs_config = needs_config or _needs_config(term)
+                needs_pending = needs_pending or _has_flag(term, "pending")
         except _UnfinishedError:
             if not lenient or term.end < len(text):
                 raise
@@ -109,6 +112,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
         needs_config,
         needs_addresses=bool(keys & {"", "ip"}),  # free text looks at them too
         needs_rates=bool(keys & RATE_KEYS),
+        needs_pending=needs_pending,
     )
 
 
@@ -327,8 +331,12 @@ def _flag(term: _Term, name: str) -> Test:
 def _needs_config(term: _Term) -> bool:
     """Free text does too: it looks at tags and titles."""
     if term.key in {"is", "has"}:
-        return any(value.text.casefold() in _CONFIG_FLAGS for value in term.values)
+        return _has_flag(term, *_CONFIG_FLAGS)
     return not term.key or term.key in CONFIG_KEYS
+
+
+def _has_flag(term: _Term, *flags: str) -> bool:
+    return term.key in {"is", "has"} and any(value.text.casefold() in flags for value in term.values)
 
 
 # Numbers

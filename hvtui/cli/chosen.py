@@ -27,18 +27,25 @@ def chosen_vms(session: Session, names: Sequence[str], *, config: bool = False) 
 
 
 def listed_vms(
-    session: Session, names: Sequence[str], *, config: bool = False, addresses: bool = False, agents: bool = False
+    session: Session,
+    names: Sequence[str],
+    *,
+    config: bool = False,
+    pending: bool = False,
+    addresses: bool = False,
+    agents: bool = False,
 ) -> tuple[Vm, ...]:
-    """The VMs of a list, all of them without `names`; `config` reads each one's XML as well, `addresses` also asks the
-    networks for their leases, `agents` the guests. Raises UsageError, NotFound."""
+    """The VMs of a list, all of them without `names`; `config` reads each one's XML as well, `pending` also the one
+    that its next boot gets, `addresses` asks the networks for their leases, `agents` the guests. Raises UsageError, NotFound."""
     host = session.host()
     # In libvirt's test driver only the XML tells memory and CPUs, and reading it costs no round trip.
     config = config or host.uri.startswith("test:")
     wanted = _filter(session.filter_text) if session.filter_text else None
     vms = inventory.expand(host, names) if names else inventory.read(host)
     filters_addresses = wanted is not None and wanted.needs_addresses
-    if config or addresses or filters_addresses or (wanted is not None and wanted.needs_config):
-        vms = inventory.read_configs(host, vms)
+    pending = pending or (wanted is not None and wanted.needs_pending)
+    if config or pending or addresses or filters_addresses or (wanted is not None and wanted.needs_config):
+        vms = inventory.read_configs(host, vms, pending=pending)
     if filters_addresses:
         vms = _with_addresses(host, vms)
     if wanted is not None:

@@ -158,7 +158,12 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column("tpm", "True when it has a TPM.", _config(lambda c: c.has_tpm), extra=True),
     Column("graphics", "Where its screen is reached.", _config(lambda c: list(c.graphics)), extra=True),
     Column("host_devices", "Devices of the host given to it.", _config(lambda c: c.host_devices), extra=True),
-    Column("pending_changes", "True when the next boot differs.", _config(lambda c: c.pending_changes), extra=True),
+    Column(
+        "pending_changes",
+        "True when the next boot of a running VM differs from what runs.",
+        _config(lambda c: c.pending_changes),
+        extra=True,
+    ),
 )
 EXTRA = frozenset(column.key for column in COLUMNS if column.extra)
 
@@ -180,6 +185,7 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
         session,
         names,
         config=details or not EXTRA.isdisjoint(session.columns),
+        pending=details or "pending_changes" in session.columns,
         addresses=details or "addresses" in session.columns,
     )
     if not vms and session.output is Format.TABLE:
@@ -193,7 +199,7 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
 def show(session: Session, names: tuple[str, ...]) -> None:
     from hvtui.cli.chosen import listed_vms
 
-    vms = listed_vms(session, names, config=True, addresses=True, agents=True)
+    vms = listed_vms(session, names, config=True, pending=True, addresses=True, agents=True)
     if session.output is not Format.TABLE:
         write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
         return
