@@ -35,11 +35,14 @@ hvtui [--headless] NOUN VERB [NAMES…] [options]
   over its glob characters. `--filter` narrows them, or stands alone.
 - **Standard output carries data, standard error everything else.** No escape sequences unless on a terminal; NO_COLOR
   is honoured; a progress bar on a terminal, plain lines elsewhere.
-- **Several VMs** are planned together, run four at a time, and reported one by one.
+- **Several VMs** are planned together, run four at a time, and reported one by one. A VM that a glob or `--filter`
+  matched and that already is what was asked for is `unchanged`, which is a success; named exactly it is a conflict (4).
+- **Warnings** of a plan are written to standard error, also without `--dry-run`.
 - **`--dry-run`** prints the plan (with `-o json` as JSON) and changes nothing; it ends with the code that the change
   would be refused with.
 - **What loses something** asks on a terminal (a deletion wants the name typed) and is refused with 2 elsewhere, unless
-  `--yes` is given.
+  `--yes` is given. So do `vm off` and `vm reset` for more than one VM or with a glob: the guests are not asked. One VM
+  named exactly goes at once.
 - **Ctrl-C** cancels the jobs of the command, waits until they have cleaned up, and ends with 130; a second one leaves
   at once. A long job (create, save) runs in a process of its own: closing the terminal does not end it, and `--no-wait`
   returns as soon as it has begun.
@@ -68,7 +71,11 @@ EXIT_CODES = (
 RESULT_KEYS = (
     ("vm", "The VM's name."),
     ("uuid", "Its UUID; null for one that was to be made."),
-    ("result", "done, failed, blocked, cancelled, interrupted, or with --no-wait queued or running."),
+    (
+        "result",
+        "done, failed (also before a job was made), cancelled, interrupted; unchanged where a glob or --filter matched "
+        "a VM that already was what was asked for; with --no-wait asked (stop, restart), queued or running.",
+    ),
     ("job", "The job's number, or null when there was none."),
     ("exit_code", "What this one alone would have ended with."),
     ("error", "Why it failed, or null."),

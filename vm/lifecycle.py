@@ -34,6 +34,17 @@ ALLOWED: Mapping[str, frozenset[VmState]] = {
     "vm.discard-saved": frozenset({_SAVED}),
 }
 
+# In which states an action has nothing left to do.
+REACHED: Mapping[str, frozenset[VmState]] = {
+    "vm.start": frozenset({_RUNNING}),
+    "vm.stop": frozenset({_OFF, _SAVED}),
+    "vm.off": frozenset({_OFF, _SAVED}),
+    "vm.pause": frozenset({_PAUSED}),
+    "vm.resume": frozenset({_RUNNING}),
+    "vm.save": frozenset({_SAVED}),
+    "vm.discard-saved": frozenset(VmState) - {_SAVED, VmState.UNKNOWN},
+}
+
 _START = ("Start it first", "vm.start")
 _RESUME = ("Resume it first", "vm.resume")
 _WAKE = ("Wake it up first (resume)", "vm.resume")
@@ -86,6 +97,11 @@ def effective_state(vm: Vm) -> VmState:
     if vm.state is _CRASHED and vm.domain_id is None:
         return _SAVED if vm.has_saved_state else _OFF
     return vm.state
+
+
+def is_reached(vm: Vm, action_id: str) -> bool:
+    """True when the VM already is what the action would make of it."""
+    return effective_state(vm) in REACHED.get(action_id, frozenset())
 
 
 def state_blockers(vm: Vm, action_id: str) -> tuple[Blocker, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from host import jobs
 from host.errors import Cancelled, Denied, HvtuiError, TimedOut
@@ -21,7 +21,7 @@ from host.job_rules import is_in_process
 from host.plan import Json, Plan
 from host.text import printable
 from hvtui.cli.output import Format, complain, narrate, write_records, write_table, write_text
-from hvtui.cli.plans import confirm, plan_text
+from hvtui.cli.plans import confirm, plan_text, tell_warnings
 from hvtui.cli.progress import Progress, show_job
 from hvtui.cli.session import Session
 from vm.model import Vm
@@ -46,6 +46,8 @@ class Outcome:
     plan: Plan | None = None
     job: Job | None = None
     error: HvtuiError | None = None
+    done_word: str = "done"
+    is_unchanged: bool = False  # it was already what was asked for
 
     @property
     def exit_code(self) -> int:
@@ -58,8 +60,10 @@ class Outcome:
     @property
     def result(self) -> str:
         if self.error is not None:
-            return "blocked" if self.plan and self.plan.blockers else "failed"
-        return self.job.state.value if self.job else "planned"
+            return "failed"
+        if self.job is None:
+            return "unchanged" if self.is_unchanged else "planned"
+        return self.done_word if self.job.state is JobState.DONE else self.job.state.value
 
     def complaint(self) -> str:
         """What failed, why and what to do, on one line; empty when nothing failed."""
@@ -89,7 +93,7 @@ class Outcome:
         }
 
 
-def change_vms(session: Session, vms: Sequence[Vm], plan_one: Callable[[Host, Vm], Plan], **how: bool) -> int:
+def change_vms(session: Session, vms: Sequence[Vm], plan_one: Callable[[Host, Vm], Plan], **how: Any) -> int:
     """Plan and do one thing to each of `vms`; returns the exit code. `how` goes to `change`."""
     host = session.host()
     return change(session, [(vm.name, vm.uuid, partial(plan_one, host, vm)) for vm in vms], **how)
@@ -102,17 +106,27 @@ def change(
     ask: bool = False,
     own_waiting: bool = False,
     keep_failed: bool = False,
+    done_word: str = "done",
+    unchanged: Collection[str | None] = (),
 ) -> int:
     """Plan, confirm, run and report; returns the exit code. `ask` confirms harmless plans too; with `own_waiting`
-    the plans themselves keep to --timeout and --no-wait; `keep_failed` does not roll back what fails. Raises
-    UsageError or Cancelled from the confirmation."""
-    outcomes = [_planned(name, uuid, make) for name, uuid, make in wanted]
+    the plans themselves keep to --timeout and --no-wait; `keep_failed` does not roll back what fails; `done_word` is
+    the result of what was done; nothing is done to the uuids in `unchanged`. Raises UsageError or Cancelled from the
+    confirmation."""
+    outcomes = [
+        Outcome(name, uuid, is_unchanged=True)
+        if uuid in unchanged
+        else replace(_planned(name, uuid, make), done_word=done_word)
+        for name, uuid, make in wanted
+    ]
     if session.dry_run:
         return show_plans(session, outcomes)
     if session.read_only:
         raise Denied("the hypervisor was opened read-only", remedy="Leave --read-only out to change something")
     ready = [each for each in outcomes if each.plan is not None and each.error is None]
-    confirm([each.plan for each in ready if each.plan], yes=session.yes, ask=ask)
+    plans = [each.plan for each in ready if each.plan]
+    if not confirm(plans, yes=session.yes, ask=ask):
+        tell_warnings(plans)
     if not ready:
         return report(session, outcomes)
     host, journal = session.host(), session.journal()
@@ -127,7 +141,7 @@ def change(
 
     works = [Work(each, partial(run, each.plan)) for each in ready if each.plan]
     done = iter(run_works(works, journal, limit_s=None if own_waiting else session.timeout_s))
-    return report(session, [next(done) if each.error is None else each for each in outcomes])
+    return report(session, [next(done) if each.plan is not None and each.error is None else each for each in outcomes])
 
 
 def _planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:
@@ -150,6 +164,8 @@ def show_plans(session: Session, outcomes: Sequence[Outcome]) -> int:
 
         write_records([plan_to_json(plan) for plan in plans], session.output)
     for each in outcomes:
+        if each.is_unchanged:
+            narrate(f"{printable(each.name, limit=80)}: unchanged")
         if each.error is not None and (each.plan is None or session.output is not Format.TABLE):
             complain(each.complaint())
     return overall([each.exit_code for each in outcomes])
@@ -181,7 +197,9 @@ def report(session: Session, outcomes: Sequence[Outcome]) -> int:
 
 
 def _report_one(outcome: Outcome) -> None:
-    if outcome.job is not None:
+    if outcome.is_unchanged:
+        write_text(f"{printable(outcome.name, limit=200)}: unchanged")
+    elif outcome.job is not None:
         title = printable(outcome.job.title, limit=200)
         write_text(f"{title}: {outcome.result} (job {outcome.job.id})")
 

@@ -26,6 +26,16 @@ def chosen_vms(session: Session, names: Sequence[str], *, config: bool = False) 
     return vms
 
 
+def named_exactly(vms: Sequence[Vm], names: Sequence[str]) -> frozenset[str]:
+    """The uuids of those of `vms` that `names` name, uuid or id; the others were matched by a glob or a filter."""
+    plain = frozenset(name.replace("-", "").lower() for name in names)
+    return frozenset(
+        vm.uuid
+        for vm in vms
+        if vm.name in names or vm.uuid.replace("-", "") in plain or (vm.is_active and str(vm.domain_id) in names)
+    )
+
+
 def listed_vms(
     session: Session,
     names: Sequence[str],
@@ -36,7 +46,8 @@ def listed_vms(
     agents: bool = False,
 ) -> tuple[Vm, ...]:
     """The VMs of a list, all of them without `names`; `config` reads each one's XML as well, `pending` also the one
-    that its next boot gets, `addresses` asks the networks for their leases, `agents` the guests. Raises UsageError, NotFound."""
+    that its next boot gets, `addresses` asks the networks for their leases, `agents` the guests. Raises UsageError,
+    NotFound."""
     host = session.host()
     # In libvirt's test driver only the XML tells memory and CPUs, and reading it costs no round trip.
     config = config or host.uri.startswith("test:")

@@ -12,6 +12,8 @@ from hvtui.cli.output import narrate, paint
 from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_line
 
+MOST_NAMES = 5
+
 
 def plan_text(plan: Plan, *, diff: bool = True) -> str:
     """Everything --dry-run says of one plan, harmless to show: blockers, losses, what stays, warnings, steps."""
@@ -41,15 +43,28 @@ def xml_diff(plan: Plan) -> list[str]:
     return [printable(line, limit=400) for line in unified_diff(before, after, "now", "then", lineterm="")]
 
 
-def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> None:
+def tell_warnings(plans: Sequence[Plan]) -> None:
+    """Each warning on standard error, once; with several plans it names those that it is about."""
+    about: dict[str, list[str]] = {}
+    for plan in plans:
+        for warning in plan.warnings:
+            about.setdefault(warning, []).append(printable(plan.vm_name or "", limit=60))
+    for warning, names in about.items():
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        whose = f"{', '.join(names[:MOST_NAMES])}{more}: " if len(plans) > 1 else ""
+        narrate(f"{paint('warning:', 'yellow', sys.stderr)} {whose}{printable(warning)}")
+
+
+def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> bool:
     """Ask before anything is lost (or, with `ask`, in any case); `yes` answers. The question is on standard error.
+    Returns True when it showed the plans and asked.
 
     Raises UsageError where nobody can be asked, and Cancelled when the answer is no.
     """
     losing = lossy(plans)
     if yes or not (losing or (ask and plans)):
-        return
-    for plan in losing or plans:
+        return False
+    for plan in plans if ask else losing:
         narrate(plan_text(plan).rstrip("\n"))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
@@ -61,6 +76,7 @@ def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> None:
     answer = _ask(question)
     if answer != wanted if wanted else answer.lower() not in {"y", "yes"}:
         raise Cancelled("nothing was changed")
+    return True
 
 
 def _ask(question: str) -> str:

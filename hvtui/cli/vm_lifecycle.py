@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvtui.cli.change import change_vms
-from hvtui.cli.chosen import chosen_vms
+from hvtui.cli.chosen import chosen_vms, named_exactly
 from hvtui.cli.grammar import Verb, names_argument, option, verb
 from hvtui.cli.session import Session
 from vm import lifecycle
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from host.connection import Host
     from host.plan import Plan
     from vm.model import Vm
+
+ABRUPT = frozenset({"off", "reset"})  # the guests are not asked: for more than one VM, the person is
 
 
 @verb(
@@ -30,7 +32,20 @@ def start(session: Session, names: tuple[str, ...], paused: bool, discard_saved:
     def plan(host: Host, vm: Vm) -> Plan:
         return lifecycle.plan_start(host, vm, paused=paused, discard_saved=discard_saved)
 
-    return change_vms(session, chosen_vms(session, names), plan)
+    return _change_state(session, names, "start", plan)
+
+
+def _change_state(
+    session: Session, names: tuple[str, ...], verb_name: str, plan: Callable[[Host, Vm], Plan], **how: Any
+) -> int:
+    """`change_vms` on the VMs of `names`. Those that a glob or a filter matched, and that already are what is wanted,
+    are no failure: nothing is done to them."""
+    vms = chosen_vms(session, names)
+    exact = named_exactly(vms, names)
+    action_id = f"vm.{verb_name}"
+    reached = {vm.uuid for vm in vms if vm.uuid not in exact and lifecycle.is_reached(vm, action_id)}
+    ask = verb_name in ABRUPT and (len(vms) > 1 or not exact)
+    return change_vms(session, vms, plan, unchanged=reached, ask=ask, **how)
 
 
 def _asking_verb(name: str, plan_one: Callable[..., Plan], text: str, force_text: str) -> Verb:
@@ -42,7 +57,8 @@ def _asking_verb(name: str, plan_one: Callable[..., Plan], text: str, force_text
         def plan(host: Host, vm: Vm) -> Plan:
             return plan_one(host, vm, timeout_s=timeout_s, force=force, wait=session.wait)
 
-        return change_vms(session, chosen_vms(session, names), plan, own_waiting=True)
+        done_word = "done" if session.wait else "asked"
+        return _change_state(session, names, name, plan, own_waiting=True, done_word=done_word)
 
     return verb(name, names_argument(), option("--force", is_flag=True, text=force_text), text=text)(act)
 
@@ -65,13 +81,22 @@ def _plain_verb(name: str, plan: Callable[[Host, Vm], Plan], text: str) -> Verb:
     """A verb with nothing but names: one function of vm.lifecycle for each VM."""
 
     def act(session: Session, names: tuple[str, ...]) -> int:
-        return change_vms(session, chosen_vms(session, names), plan)
+        return _change_state(session, names, name, plan)
 
     return verb(name, names_argument(), text=text)(act)
 
 
-reset = _plain_verb("reset", lifecycle.plan_reset, "Press the reset button: the guest is not asked.")
-off = _plain_verb("off", lifecycle.plan_off, "Cut the power: the guest is not asked, its unsaved data are lost.")
+reset = _plain_verb(
+    "reset",
+    lifecycle.plan_reset,
+    "Press the reset button: the guest is not asked. More than one VM, or a glob, wants a confirmation.",
+)
+off = _plain_verb(
+    "off",
+    lifecycle.plan_off,
+    "Cut the power: the guest is not asked, its unsaved data are lost. "
+    "More than one VM, or a glob, wants a confirmation.",
+)
 pause = _plain_verb("pause", lifecycle.plan_pause, "Let the virtual CPUs stand still; the memory stays in use.")
 resume = _plain_verb("resume", lifecycle.plan_resume, "Let paused VMs go on.")
 save = _plain_verb("save", lifecycle.plan_save, "Save the memory to disk and stop; start goes on from there.")

@@ -48,15 +48,57 @@ def test_a_hostile_name_cannot_reach_the_terminal(hv: Command) -> None:
 
 
 def test_each_of_several_is_reported_and_one_failure_fails_the_command(hv: Command) -> None:
-    result = hv("vm", "start", "build-*", "web-*", "-o", "json")
+    result = hv("vm", "start", "build-*", "web-01", "web-02", "-o", "json")
     assert result.code == 4
     assert {each["vm"]: each["result"] for each in result.json} == {
         "build-07": "done",
         "build-08": "done",
-        "web-01": "blocked",
-        "web-02": "blocked",
+        "web-01": "failed",
+        "web-02": "failed",
     }
     assert "2 of 4 failed" in result.err
+
+
+def test_what_a_glob_matched_and_is_so_already_is_unchanged_and_no_failure(hv: Command) -> None:
+    result = hv("vm", "start", "build-*", "web-*", "-o", "json")
+    assert result.code == 0
+    assert {each["vm"]: (each["result"], each["job"]) for each in result.json if each["vm"].startswith("web")} == {
+        "web-01": ("unchanged", None),
+        "web-02": ("unchanged", None),
+    }
+    assert hv("vm", "start", "web-0[1]").out == "web-01: unchanged\n"
+    assert hv("vm", "start", "web-01").code == 4
+    assert hv("vm", "stop", "--filter", "name:build").code == 0
+    assert "unchanged" in hv("vm", "pause", "--filter", "state:paused", "--dry-run").err
+
+
+@pytest.mark.parametrize("verb", ["off", "reset"])
+def test_cutting_the_power_of_several_wants_a_confirmation_and_of_one_named_exactly_none(
+    hv: Command, verb: str
+) -> None:
+    for names in (("web-01", "web-02"), ("web-*",), ("web-0[1]",), ("--filter", "name:web-01")):
+        refused = hv("vm", verb, *names)
+        assert refused.code == 2
+        assert "--yes" in refused.err
+    assert Journal().jobs() == ()
+    assert hv("vm", verb, "web-01", "web-02", "--yes").code == 0
+    assert hv("vm", verb, "web-01").code == 0
+
+
+def test_a_warning_of_the_plan_is_told_without_a_dry_run_and_not_twice(hv: Command) -> None:
+    result = hv("vm", "set", "web-01", "vcpus=1")
+    assert result.code == 0
+    assert result.err.startswith("warning: ")
+    assert "warning" not in result.out
+    several = hv("vm", "reset", "web-01", "web-02", "--yes")
+    assert several.err.count("warning: web-01, web-02: Like pulling the plug") == 1
+    asked = hv("vm", "delete", "web-01", "--off")
+    assert asked.err.count("warning: It is running and is turned off") == 1
+
+
+def test_a_guest_that_was_only_asked_is_not_called_done(hv: Command) -> None:
+    assert hv("vm", "stop", "web-01", "--no-wait").out == "Shut down web-01: asked (job 1)\n"
+    assert hv("vm", "restart", "web-01", "--no-wait", "-o", "json").json[0]["result"] == "asked"
 
 
 def test_different_failures_end_with_one(hv: Command) -> None:
