@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from textual.app import SuspendNotSupported
@@ -40,7 +41,8 @@ def lend_terminal(app: HvtuiApp, vm: Vm) -> str:
     try:
         reason = console.attach(app.services.host, vm, stdin_fd=terminal_in, stdout_fd=terminal_out)
     finally:
-        os.write(terminal_out, TIDY)
+        with suppress(OSError):  # its window was closed: the signal that says so ends the program
+            os.write(terminal_out, TIDY)
         # Called by hand: at an exception Textual's own context manager would leave the app suspended.
         suspension.__exit__(None, None, None)
         app.bridge.set_polling(True)
