@@ -12,8 +12,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,7 +129,8 @@ class Work:
         if rollback is not None:
             args, result = self._resolved(self._args(step.index)), self._resolved(step.result)
             context = self._context(step.index, cancellable=False)
-            self._insist(step.index, lambda: rollback(context, args, result), cancellable=False)
+            with _a_vm_that_is_gone_needs_no_rollback():
+                self._insist(step.index, lambda: rollback(context, args, result), cancellable=False)
         has_failed = step.state is StepState.FAILED
         self.change_step(step.index, state=StepState.FAILED if has_failed else StepState.UNDONE, note="rolled back")
 
@@ -248,6 +249,16 @@ class Work:
             if cancellable and self.is_cancelled():
                 raise Cancelled("cancelled by the user while the connection was lost")
             time.sleep(min(left_s, self._patience.cancel_every_s))
+
+
+@contextmanager
+def _a_vm_that_is_gone_needs_no_rollback() -> Iterator[None]:
+    try:
+        yield
+    except (NotFound, libvirt.libvirtError) as error:
+        cause = error.__cause__ if isinstance(error, NotFound) else error
+        if not isinstance(cause, libvirt.libvirtError) or cause.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
 
 
 def run_steps(work: Work) -> Job:

@@ -13,7 +13,7 @@ from host.text import printable
 
 ALIVE = (JobState.QUEUED, JobState.RUNNING)
 RESTARTABLE = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED, JobState.ROLLED_BACK)
-HEADLESS = "hvtui --headless job"
+HEADLESS = "hvtui job"
 
 
 def busy(job: Job, *, about: str) -> Busy:
@@ -44,6 +44,11 @@ def interrupted(job: Job, error: str) -> Job:
     return replace(stopped, remedy=what_now(stopped))
 
 
+def in_words(state: JobState) -> str:
+    """The state as the end of a sentence about a job: "has failed", "is running"."""
+    return "has failed" if state is JobState.FAILED else f"is {state.value}"
+
+
 def what_now(job: Job) -> str:
     """What to do about a job in this state."""
     restart, rollback = f"'{HEADLESS} restart {job.id}'", f"'{HEADLESS} rollback {job.id}'"
@@ -51,8 +56,11 @@ def what_now(job: Job) -> str:
         return f"Watch it with '{HEADLESS} watch {job.id}'"
     if job.state is JobState.DONE:
         return f"Take it back with '{HEADLESS} undo {job.id}'"
-    if job.kept or (job.state is JobState.INTERRUPTED and any(step.has_begun for step in job.steps)):
-        return f"Complete it with {restart}, or take it back with {rollback}"
+    half_made = f"Complete it with {restart}, or take it back with {rollback}"
+    if job.state is JobState.INTERRUPTED and any(step.has_begun for step in job.steps):
+        return f"{half_made}, or give it up, keeping what it made, with '{HEADLESS} cancel {job.id}'"
+    if job.kept:
+        return half_made
     return f"Nothing of it was left behind; run it again with {restart}"
 
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from host import job_process, secrets
 from host.connection import Host
-from host.errors import HvtuiError, TimedOut, UsageError, WrongState
+from host.errors import HvtuiError, NotFound, TimedOut, UsageError, WrongState
 from host.job_engine import PATIENCE, OnUpdate, Patience, Work, roll_back, run_steps
-from host.job_model import Job, JobState
-from host.job_rules import ALIVE, HEADLESS, RESTARTABLE, interrupted, is_in_process, what_now
+from host.job_model import Job, JobState, JobStep
+from host.job_rules import ALIVE, HEADLESS, RESTARTABLE, in_words, interrupted, is_in_process, what_now
 from host.journal import Journal
 from host.plan import Blocker, Danger, Plan, Step
 from host.steps import verb_named
@@ -147,7 +147,7 @@ def cancel(job_id: int, journal: Journal) -> Job:
         journal.request_cancel(job_id)
         return journal.job(job_id)
     if job.state is not JobState.INTERRUPTED:
-        raise WrongState(f"it is {job.state.value} already", about=f"job {job_id}", remedy=what_now(job))
+        raise WrongState(f"it {in_words(job.state)} already", about=f"job {job_id}", remedy=what_now(job))
     return _give_up(job, journal)
 
 
@@ -184,7 +184,7 @@ def rollback(
     job = journal.job(job_id)
     _check_host(job.host_uri, host)
     if job.state is not JobState.INTERRUPTED and not job.kept:
-        raise WrongState(f"it is {job.state.value}", about=f"job {job_id}", remedy=what_now(job))
+        raise WrongState(f"it {in_words(job.state)}", about=f"job {job_id}", remedy=what_now(job))
     claim = job_process.claim_here()
     try:
         claimed = journal.claim(job_id, claim, accept=RESTARTABLE, state=JobState.RUNNING)
@@ -193,17 +193,47 @@ def rollback(
         job_process.release(claim)
 
 
-def plan_undo(job: Job, host: Host) -> Plan:
-    """The plan that takes a done job back, last step first, or one whose blockers say why there is none."""
-    steps, blockers = [], _undo_blockers(job, host)
-    for step in reversed(job.steps) if not blockers else ():
-        inverse = _inverse(job, step.index)
-        if isinstance(inverse, Step):
-            steps.append(inverse)
-        elif inverse is not None:
-            blockers.append(Blocker(f"{step.title}: {inverse}"))
+def plan_rollback(job: Job) -> Plan:
+    """What `rollback` is going to take back of an interrupted or kept job, last step first, to be shown and agreed to;
+    `rollback` does it. Blocked when nothing of the job is left to take back."""
+    begun = [step for step in reversed(job.steps) if step.has_begun]
+    has_left = job.state is JobState.INTERRUPTED or job.kept
+    blockers = () if has_left else (Blocker.wrong_state(f"job {job.id} {in_words(job.state)}", remedy=what_now(job)),)
+    losses = tuple(loss for step in begun for loss in _lost_by_rollback(job, step))
+    return Plan(
+        title=f"Roll back job {job.id}: {job.title}",
+        host_uri=job.host_uri,
+        steps=tuple(Step("", f"Take back, where it made something: {step.title}") for step in begun),
+        command=("job", "rollback", str(job.id)),
+        vm_uuid=job.vm_uuid,
+        vm_name=job.vm_name,
+        danger=Danger.DESTRUCTIVE if losses else Danger.DISRUPTIVE,
+        blockers=blockers,
+        losses=losses,
+    )
+
+
+def _lost_by_rollback(job: Job, step: JobStep) -> tuple[str, ...]:
+    """What the step's inverse would lose: the rollback of a step removes what that does."""
+    planned = job.plan.steps[step.index]
+    try:
+        verb = verb_named(planned.verb)
+        inverse = verb.inverse(planned.args, dict(step.result)) if verb.rollback and step.result is not None else None
+    except UsageError:
+        return ()  # the rollback itself will say that this version does not know the step
+    return inverse.losses if isinstance(inverse, Step) else ()
+
+
+def plan_undo(job: Job, host: Host, journal: Journal | None = None) -> Plan:
+    """The plan that takes a done job back, last step first, or one whose blockers say why there is none. With a
+    `journal` it also says which job removed a VM that is gone. Raises ConnectionLost, Denied."""
+    blockers = _undo_blockers(job, host)
+    steps, obstacles = ([], []) if blockers else _inverses(job)
+    blockers += obstacles
     if not steps and not blockers:
         blockers.append(Blocker(f"job {job.id} changed nothing"))
+    if not blockers and _lacks_its_vm(steps, host):
+        blockers.append(_gone(job, journal))
     losses = tuple(loss for step in steps for loss in step.losses)
     return Plan(
         title=f"Undo job {job.id}: {job.title}",
@@ -220,11 +250,49 @@ def plan_undo(job: Job, host: Host) -> Plan:
     )
 
 
+def _inverses(job: Job) -> tuple[list[Step], list[Blocker]]:
+    steps, obstacles = [], []
+    for step in reversed(job.steps):
+        inverse = _inverse(job, step.index)
+        if isinstance(inverse, Step):
+            steps.append(inverse)
+        elif inverse is not None:
+            obstacles.append(Blocker(f"{step.title}: {inverse}"))
+    return steps, obstacles
+
+
+def _lacks_its_vm(steps: Sequence[Step], host: Host) -> bool:
+    """True when the first step works on a VM that is not there; the later ones find what the first one left."""
+    uuid = steps[0].args.get("uuid")
+    if not isinstance(uuid, str) or verb_named(steps[0].verb).without_vm:
+        return False
+    try:
+        with host.calls("look for its VM") as connection:
+            connection.lookupByUUIDString(uuid)
+    except NotFound:
+        return True
+    return False
+
+
+def _gone(job: Job, journal: Journal | None) -> Blocker:
+    newer = journal.jobs(None, (JobState.DONE,), job.vm_uuid) if journal is not None and job.vm_uuid else ()
+    deletions = (other for other in newer if other.id > job.id and other.undone_by is None and _brings_back(other))
+    deletion = next(deletions, None)
+    remedy = f"Undo its deletion first: '{HEADLESS} undo {deletion.id}'" if deletion is not None else ""
+    return Blocker("the VM is gone", remedy, exit_code=NotFound.exit_code)
+
+
+def _brings_back(job: Job) -> bool:
+    """True when undoing the job makes its VM anew."""
+    steps, obstacles = _inverses(job)
+    return not obstacles and any(verb_named(step.verb).without_vm for step in steps)
+
+
 def _undo_blockers(job: Job, host: Host) -> list[Blocker]:
     if job.undone_by is not None:
         return [Blocker(f"job {job.undone_by} undid it already", f"See it with '{HEADLESS} show {job.undone_by}'")]
     if job.state is not JobState.DONE:
-        return [Blocker(f"only a job that is done can be undone; job {job.id} is {job.state.value}", what_now(job))]
+        return [Blocker(f"only a job that is done can be undone; job {job.id} {in_words(job.state)}", what_now(job))]
     if job.host_uri != host.uri:
         return [Blocker(f"job {job.id} belongs to {job.host_uri}", f"Connect to it with --connect {job.host_uri}")]
     return []

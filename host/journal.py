@@ -25,6 +25,7 @@ from host.job_rules import (
     HEADLESS,
     busy,
     holds,
+    in_words,
     interrupted,
     is_over_for_good,
     is_same_vm,
@@ -166,7 +167,7 @@ class Journal:
         with self._writing() as database:
             job, former = self.job(job_id), self._claim_of(job_id)
             if job.state not in accept:
-                raise WrongState(f"it is {job.state.value}", about=f"job {job_id}", remedy=what_now(job))
+                raise WrongState(f"it {in_words(job.state)}", about=f"job {job_id}", remedy=what_now(job))
             self._refuse_if_held(job.plan, own_id=job_id)
             cancelled = job.cancel_requested and job.state is JobState.QUEUED
             values = (claim, cancelled, job_id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from host.errors import Blocked, Denied, HvtuiError, Unsupported, WrongState
+from host.errors import Blocked, Denied, HvtuiError, NotFound, Unsupported, WrongState
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
@@ -44,7 +44,8 @@ class Step:
 class Blocker:
     """Why a plan cannot run, what to do about it, and the id of the action (if any) that removes it.
 
-    `exit_code` is that of the error which the blocker stands for: 4 for a wrong state, 8 for what this host cannot do.
+    `exit_code` is that of the error which the blocker stands for: 3 for what was named and is not there, 4 for a wrong
+    state, 8 for what this host cannot do.
     """
 
     reason: str
@@ -59,7 +60,7 @@ class Blocker:
 
 
 # What a plan raises whose blockers all have that exit code; Blocked for any other or a mixture.
-_RAISED: dict[int, type[HvtuiError]] = {kind.exit_code: kind for kind in (WrongState, Denied, Unsupported)}
+_RAISED: dict[int, type[HvtuiError]] = {kind.exit_code: kind for kind in (NotFound, WrongState, Denied, Unsupported)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ class Plan:
     undoes_job: int | None = None
 
     def raise_if_blocked(self) -> None:
-        """Raise with every blocker's reason when the plan cannot run: WrongState, Denied or Unsupported when all its
-        blockers are of that kind, else Blocked."""
+        """Raise with every blocker's reason when the plan cannot run: NotFound, WrongState, Denied or Unsupported when
+        all its blockers are of that kind, else Blocked."""
         if self.blockers:
             causes = "; ".join(blocker.reason for blocker in self.blockers)
             remedies = "; ".join(dict.fromkeys(b.remedy for b in self.blockers if b.remedy))

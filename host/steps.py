@@ -54,12 +54,14 @@ class StepVerb:
               it never touches what was there before. None when there is nothing to remove.
     inverse:  for `job undo`: the step that takes a done change back, a sentence that says why there is none, or None
               when the step changed nothing (it only looked, or found everything done).
+    without_vm: True when `do` works, or has nothing left to do, where the VM of its arguments is not there.
     """
 
     name: str
     do: Callable[[StepContext, Args], Result]
     rollback: Callable[[StepContext, Args, Result | None], None] | None
     inverse: Callable[[Args, Result], Step | str | None]
+    without_vm: bool = False
 
 
 _VERBS: dict[str, StepVerb] = {}

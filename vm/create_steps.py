@@ -322,7 +322,7 @@ def _undo_verb(name: str, remove: Any) -> StepVerb:
         remove(ctx, args, {})
         return {}
 
-    return StepVerb(name, do, None, lambda _args, _result: "what was removed is gone for good")
+    return StepVerb(name, do, None, lambda _args, _result: "what was removed is gone for good", without_vm=True)
 
 
 for _verb in (

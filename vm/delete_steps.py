@@ -150,6 +150,7 @@ for _verb in (
         _define,
         _undo_define,
         lambda args, _result: f"delete {args['name']} again with 'vm delete'",
+        without_vm=True,
     ),
     StepVerb(
         "vm.remove-disk",

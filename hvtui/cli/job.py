@@ -239,7 +239,7 @@ def undo(session: Session, job_id: int) -> int:
     journal.recover()
     found = journal.job(job_id)
     host = host_of(session, found)
-    return change(session, [(found.vm_name or "", found.vm_uuid, lambda: jobs.plan_undo(found, host))], ask=False)
+    return change(session, [(found.vm_name or "", found.vm_uuid, lambda: jobs.plan_undo(found, host, journal))], ask=False)
 
 
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)

@@ -1,6 +1,7 @@
-"""What cancelling, restarting and rolling back a job will do, as Plans for the confirm dialog. Pure.
+"""What cancelling and restarting a job will do, as Plans for the confirm dialog. Pure.
 
-These plans are shown, never run: host.jobs works on the job itself. An undo is a plan of its own (host.jobs.plan_undo).
+These plans are shown, never run: host.jobs works on the job itself, and has the plans of a rollback and of an undo
+(host.jobs.plan_rollback, host.jobs.plan_undo).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from host.job_model import Job, JobState, StepState
+from host.jobs import plan_rollback
 from host.plan import Danger, Plan, Step
 
 
@@ -22,7 +24,7 @@ def plan_cancel(job: Job) -> Plan:
             [Step("", "Mark it as cancelled: other jobs may work on its VM again")],
             keeps=tuple(f"what it made: {title}" for title in begun),
         )
-    steps = [Step("", "Ask it to stop; it looks a few times a second"), *_taken_back(job)]
+    steps = [Step("", "Ask it to stop; it looks a few times a second"), *plan_rollback(job).steps]
     return _shown(job, "cancel", f"Cancel job {job.id}: {job.title}", steps, danger=Danger.DISRUPTIVE)
 
 
@@ -33,17 +35,6 @@ def plan_restart(job: Job) -> Plan:
     ]
     plan = _shown(job, "restart", f"Restart job {job.id}: {job.title}", left, danger=job.plan.danger)
     return replace(plan, losses=job.plan.losses, warnings=job.plan.warnings)
-
-
-def plan_roll_back(job: Job) -> Plan:
-    """Take back what it made, last step first."""
-    return _shown(job, "rollback", f"Roll back job {job.id}: {job.title}", _taken_back(job), danger=Danger.DISRUPTIVE)
-
-
-def _taken_back(job: Job) -> list[Step]:
-    return [
-        Step("", f"Take back, where it made something: {step.title}") for step in reversed(job.steps) if step.has_begun
-    ]
 
 
 def _shown(

@@ -101,7 +101,7 @@ async def undo(app: HvtuiApp, job: Job) -> None:
     from host.jobs import plan_undo
     from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
 
-    plan = await app.bridge.call(plan_undo, job, app.services.host)
+    plan = await app.bridge.call(plan_undo, job, app.services.host, app.services.journal)
     await app.propose([plan], done="took back:")
 
 

@@ -390,6 +390,30 @@ def test_what_a_process_simulated_is_gone_with_it_and_holds_nothing(journal: Jou
     jobs.create(plan_of([], uri=IN_PROCESS), journal)
 
 
+def test_a_rollback_is_planned_before_it_is_done(journal: Journal, host: Host, work: Path) -> None:
+    one, two, _ = three_files(work)
+    job = jobs.submit(plan_of([make_step(one), make_step(two, fail="no")]), host, journal, keep_failed=True)
+    plan = jobs.plan_rollback(job)
+    made = "Take back, where it made something: Make"
+    assert [step.title for step in plan.steps] == [f"{made} two", f"{made} one"]
+    assert (plan.command, plan.danger) == (("job", "rollback", str(job.id)), Danger.DESTRUCTIVE)
+    assert plan.losses == (str(one),)
+    assert one.exists()
+    rolled = jobs.rollback(job.id, host, journal)
+    with pytest.raises(WrongState, match="is rolled back"):
+        jobs.plan_rollback(rolled).raise_if_blocked()
+
+
+def test_an_interrupted_job_says_that_it_can_be_given_up(journal: Journal, host: Host, work: Path) -> None:
+    one, two, _ = three_files(work)
+    two.mkdir()
+    job = jobs.submit(plan_of([make_step(one), make_step(two)]), host, journal)
+    assert job.state is JobState.INTERRUPTED
+    assert f"give it up, keeping what it made, with 'hvtui job cancel {job.id}'" in job.remedy
+    assert jobs.cancel(job.id, journal).state is JobState.CANCELLED
+    assert journal.holder(None, vm_name="web") is None
+
+
 # Undo
 
 

@@ -9,12 +9,15 @@ import pytest
 
 from host import jobs
 from host.connection import Host
-from host.errors import NameTaken, UsageError, WrongState
+from host.errors import NameTaken, NotFound, UsageError, WrongState
+from host.job_model import JobState
+from host.journal import Journal
 from host.plan import Plan
 from host.units import GIB, MIB
 from tests.support.running import do, done, undo
 from tests.support.simulated_world import MARKUP_NAME, WIDE_NAME, domain, uuid_of, world
 from vm import inventory
+from vm.delete import plan_delete
 from vm.domain_xml import parse, read_config
 from vm.model import VmConfig
 from vm.names import LONGEST_NAME_BYTES, name_problem
@@ -328,3 +331,34 @@ def test_the_equivalent_command_repeats_what_was_given(simulated: Host) -> None:
     plan = setting(simulated, "web-01", tags="+x", memory="1G")
     assert plan.command == ("vm", "set", "web-01", "tags=+x", "memory=1G")
     assert plan.title == "Set tags, memory of web-01"
+
+
+# Taking back what was set on a VM that is gone
+
+
+def test_undoing_a_setting_of_a_deleted_vm_names_the_deletion_that_comes_first(
+    simulated: Host, private_directories: None
+) -> None:
+    vm = inventory.find(simulated, "build-07")
+    with Journal() as journal:
+        job = jobs.submit(plan_set(simulated, vm, {"title": "old"}), simulated, journal)
+        assert not jobs.plan_undo(job, simulated, journal).blockers
+        deletion = jobs.submit(plan_delete(simulated, inventory.find(simulated, vm.uuid)), simulated, journal)
+        assert deletion.state is JobState.DONE, deletion.error
+        plan = jobs.plan_undo(job, simulated, journal)
+        with pytest.raises(NotFound, match=f"the VM is gone. Undo its deletion first: 'hvtui job undo {deletion.id}'"):
+            jobs.submit(plan, simulated, journal)
+        assert journal.jobs()[0].id == deletion.id
+        assert jobs.submit(jobs.plan_undo(deletion, simulated, journal), simulated, journal).state is JobState.DONE
+        assert jobs.submit(jobs.plan_undo(job, simulated, journal), simulated, journal).state is JobState.DONE
+
+
+def test_a_rollback_has_nothing_to_do_for_a_vm_that_is_gone(simulated: Host, private_directories: None) -> None:
+    vm = inventory.find(simulated, "build-07")
+    plan = plan_set(simulated, vm, {"title": "new", "memory": "64M"})
+    with simulated.calls("remove") as connection:
+        connection.lookupByUUIDString(vm.uuid).undefine()
+    with Journal() as journal:
+        job = jobs.submit(plan, simulated, journal)
+        assert (job.state, job.exit_code) == (JobState.FAILED, 3)
+        assert journal.holder(vm.uuid) is None

@@ -114,8 +114,11 @@ class JobsScreen(HvtuiScreen):
 
     async def roll_back_job(self) -> None:
         """Take back what an interrupted job, or a failed one that kept it, made."""
+        from host.jobs import plan_rollback
+        from vm import steps as steps  # registers the verbs, which tell what is lost
+
         job = self._chosen()
-        if job is not None and await self._agreed(job_plans.plan_roll_back(job)):
+        if job is not None and await self._agreed(plan_rollback(job)):
             self._tell(await self.hvtui.bridge.roll_back_job(job))
 
     async def undo_job(self) -> None:
