@@ -139,7 +139,7 @@ _BY_CODE: dict[int, type[HvtuiError]] = {
 _REMEDY: dict[type[HvtuiError], str] = {
     ConnectionLost: "Is libvirtd (or virtqemud) running? hvtui reconnects by itself",
     Denied: "Join the group libvirt or become root; 'hvtui --demo' needs no permission",
-    Busy: "Wait for the other operation, or see it with 'hvtui --headless job list'",
+    Busy: "Wait for the other operation, or see it with 'hvtui job list'",
 }
 
 

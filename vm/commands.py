@@ -24,8 +24,8 @@ def words(verb: str, vm_name: str, *options: str) -> tuple[str, ...]:
 
 
 def hint(verb: str, vm_name: str, *options: str) -> str:
-    """'hvtui --headless vm VERB …' in quotes, harmless to show, for a remedy."""
-    return f"'hvtui --headless {printable(shlex.join(words(verb, vm_name, *options)), limit=120)}'"
+    """'hvtui vm VERB …' in quotes, harmless to show, for a remedy."""
+    return f"'hvtui {printable(shlex.join(words(verb, vm_name, *options)), limit=120)}'"
 
 
 def identity(vm: Vm) -> dict[str, Json]:

@@ -155,7 +155,7 @@ def _not_found(ref: str, names: Iterable[str]) -> NotFound:
 
     near = get_close_matches(ref[:80], (name[:80] for name in names), n=3, cutoff=0.6)
     shown = ", ".join(printable(name, limit=60) for name in near)
-    remedy = f"Did you mean {shown}?" if near else "See 'hvtui --headless vm list'"
+    remedy = f"Did you mean {shown}?" if near else "See 'hvtui vm list'"
     what = "no VM matches" if _GLOB.search(ref) else "there is no VM of this name"
     return NotFound(what, about=printable(ref, limit=60), remedy=remedy)
 
