@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from host.text import printable
 from hvtui.cli.change import change, change_vms
 from hvtui.cli.chosen import chosen_vms, one_vm
@@ -17,6 +17,8 @@ from hvtui.cli.output import narrate
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from host.connection import Host
     from host.plan import Plan
     from vm.model import Vm
@@ -87,26 +89,41 @@ def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all
     text="Edit a VM's XML in $VISUAL or $EDITOR, see the difference, and apply it when confirmed.",
 )
 def edit(session: Session, name: str, source: str | None) -> int:
-    from hvtui.cli.editor import edited
+    from hvtui.cli.editor import draft
     from vm.edit import editable_xml, plan_edit
 
     vm = one_vm(session, name, config=True)
     host = session.host()
     before = editable_xml(host, vm)
-    after = _read(source) if source else edited(before, f"{vm.uuid}.xml")
-    if after.strip() == before.strip():
-        narrate("Nothing changed")
-        return 0
-    return change(session, [(vm.name, vm.uuid, lambda: plan_edit(host, vm, after))], ask=source is None)
+
+    def change_to(make: Callable[[], Plan] | None, *, ask: bool) -> int:
+        if make is None:
+            narrate("Nothing changed")
+            return 0
+        return change(session, [(vm.name, vm.uuid, make)], ask=ask)
+
+    if source:
+        after = _read(source)
+        is_same = after.strip() == before.strip()
+        return change_to(None if is_same else lambda: plan_edit(host, vm, after), ask=False)
+    with draft(before, f"{vm.uuid}.xml") as text:
+        plan = text.edit(lambda after: plan_edit(host, vm, after))
+        code = change_to(None if plan is None else lambda: plan, ask=True)
+        text.is_applied = code == 0 and not session.dry_run
+    return code
 
 
 def _read(source: str) -> str:
-    """The text of a file, or of standard input; one larger than any VM's XML is refused. Raises OSError."""
+    """The text of a file, or of standard input; one larger than any VM's XML is refused. Raises NotFound, UsageError,
+    OSError."""
     if source == "-":
         text = sys.stdin.read(LARGEST_XML_BYTES + 1)
     else:
-        with Path(source).open(encoding="utf-8", errors="replace") as file:
-            text = file.read(LARGEST_XML_BYTES + 1)
+        try:
+            with Path(source).open(encoding="utf-8", errors="replace") as file:
+                text = file.read(LARGEST_XML_BYTES + 1)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise NotFound(f"there is no such file: {error.strerror}", about=source) from error
     if len(text) > LARGEST_XML_BYTES:
         raise UsageError("that is too large for a VM's XML", about=source)
     return text

@@ -241,6 +241,13 @@ def test_edit_refuses_malformed_and_hostile_xml(hv: Command, tmp_path, text: str
     assert Journal().jobs() == ()
 
 
+def test_a_file_to_edit_from_that_is_not_there_is_not_found(hv: Command, tmp_path) -> None:
+    for path in (tmp_path / "nothing.xml", tmp_path):
+        result = hv("vm", "edit", "build-07", "--file", str(path))
+        assert result.code == 3
+        assert str(path) in result.err
+
+
 def test_edit_of_nothing_changes_nothing(hv: Command, tmp_path) -> None:
     path = tmp_path / "same.xml"
     path.write_text(hv("vm", "xml", "build-07").out, encoding="utf-8")

@@ -291,6 +291,58 @@ def test_the_editor_is_opened_and_its_change_shown_and_confirmed(
     assert missing.end() == 2
 
 
+BREAK = "sed -i s/<on_crash>/<on_crush>/"
+
+
+def test_xml_that_is_wrong_can_be_edited_again_as_it_was_typed(
+    terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(
+        "#!/bin/sh\nif grep -q on_crush $1; then sed -i s/on_crush/on_crash/g $1; echo mended;\n"
+        "else sed -i 's/<on_crash>destroy/<on_crush>restart/' $1; fi\n"
+    )
+    editor.chmod(0o755)
+    shell = terminal("vm", "edit", "build-07", EDITOR=str(editor), VISUAL="", TMPDIR=str(tmp_path))
+    shell.read_until("Try again? [y,n]")
+    shell.type("y\n")
+    assert "restart</on_crash>" in shell.read_until("Go on? [y/N] ")
+    shell.type("y\n")
+    assert shell.end() == 0
+    assert list(tmp_path.glob("hvtui-*")) == []
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\x03", "\x04"])
+def test_wrong_xml_that_is_not_edited_again_is_kept_in_a_file(
+    terminal: Callable[..., Terminal], tmp_path: Path, answer: str
+) -> None:
+    shell = terminal("vm", "edit", "build-07", EDITOR=BREAK, VISUAL="", TMPDIR=str(tmp_path))
+    shell.read_until("Try again? [y,n]")
+    shell.type(answer)
+    assert shell.end() == 130
+    (kept,) = tmp_path.glob("hvtui-*/*.xml")
+    assert f"Your text is in {kept}" in shell.seen
+    assert "<on_crush>" in kept.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("editor", ["false", "true", "/nonexistent/editor"])
+def test_an_unchanged_text_is_left_nowhere(terminal: Callable[..., Terminal], tmp_path: Path, editor: str) -> None:
+    shell = terminal("vm", "edit", "build-07", EDITOR=editor, VISUAL="", TMPDIR=str(tmp_path))
+    shell.end()
+    assert list(tmp_path.glob("hvtui-*")) == []
+
+
+def test_a_text_whose_change_was_refused_at_the_question_is_kept(
+    terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    editor = "sed -i s/<on_crash>destroy/<on_crash>restart/"
+    shell = terminal("vm", "edit", "build-07", EDITOR=editor, VISUAL="", TMPDIR=str(tmp_path))
+    shell.read_until("Go on? [y/N] ")
+    shell.type("n\n")
+    assert shell.end() == 130
+    assert len(list(tmp_path.glob("hvtui-*/*.xml"))) == 1
+
+
 def test_completion_offers_vms_jobs_columns_and_words(process: Command) -> None:
     def offers(line: str) -> list[str]:
         words = line.split(" ")
