@@ -72,6 +72,7 @@ class HvtuiApp(App[None]):
         self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
         self._is_leaving = False
+        self.ended_by_signal: int | None = None  # the exit code that a shell gives for it
         catalogue.load()
         keymap.rebind(services.config.keys, file=services.config.file)
         self._fit_to_terminal()
@@ -96,7 +97,8 @@ class HvtuiApp(App[None]):
             asyncio.get_running_loop().add_signal_handler(number, self._ended_by, number)
 
     def _ended_by(self, number: signal.Signals) -> None:
-        self.exit(return_code=128 + number)  # as a shell tells of a program that a signal ended
+        self.ended_by_signal = 128 + number
+        self.exit(return_code=self.ended_by_signal)
 
     async def on_mount(self) -> None:
         self.go("fleet")
@@ -350,6 +352,8 @@ def run(*, host: Host, config: Config, journal: Journal, simulated_samples: Read
     services = Services(host=host, journal=journal, config=config, simulated_samples=simulated_samples)
     app = HvtuiApp(services)
     app.run()
+    if app.ended_by_signal is not None:
+        return app.ended_by_signal  # a screen that was just being made may fail when it is ended: that tells nothing
     if app.failure is not None:
         raise app.failure
     return app.return_code or 0
