@@ -122,13 +122,16 @@ def _click_error(error: Exception) -> int:
     import click
 
     from host.text import printable
-    from hvtui.cli.output import complain
+    from hvtui.cli.output import complain, narrate
 
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if not isinstance(error, click.ClickException):
         return _interrupted()
-    message = printable(error.format_message(), limit=600)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        narrate(error.format_message())  # the program's own help, as it is
+        return error.exit_code
+    message = printable(" ".join(error.format_message().split()), limit=600)  # click wraps its lists of choices
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See '{error.ctx.command_path} --help'"
     complain(message)

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import click
 
-from host.text import did_you_mean
 from hvtui.cli.session import Session
 
 LONGEST_S = 1e9  # thirty years
@@ -124,9 +123,17 @@ class Noun(_QuickParser, click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
-            verbs = [verb for verb, (_, text) in self.verbs.items() if text]
-            raise click.UsageError(f"no command {name!r}. {did_you_mean(name, verbs)}", ctx)
+            raise click.UsageError(f"no command {name!r}. {self.nearest(ctx, name)}", ctx)
         return (name if command else None), command, args[1:]
+
+    def nearest(self, context: click.Context, word: str) -> str:
+        """A hint at the command that an unknown word means."""
+        from hvtui.cli.vocabulary import nearest_noun, nearest_verb
+
+        if context.parent is not None:
+            return nearest_verb(self.name or "", word, self.list_commands(context))
+        nouns = {name: self.get_command(context, name) for name in self.list_commands(context)}
+        return nearest_noun(word, {name: noun.verbs if isinstance(noun, Noun) else () for name, noun in nouns.items()})
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of verbs, without importing any of them."""

@@ -122,8 +122,8 @@ def _read(source: str) -> str:
         try:
             with Path(source).open(encoding="utf-8", errors="replace") as file:
                 text = file.read(LARGEST_XML_BYTES + 1)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise NotFound(f"there is no such file: {error.strerror}", about=source) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound("there is no such file", about=source) from error
     if len(text) > LARGEST_XML_BYTES:
         raise UsageError("that is too large for a VM's XML", about=source)
     return text

@@ -6,6 +6,8 @@ import pytest
 
 from host import errors
 from hvtui import __main__ as edge
+from hvtui.cli import vocabulary
+from hvtui.cli.vm import VERBS
 from tests.cli.conftest import Command
 
 
@@ -27,6 +29,61 @@ def test_a_wrong_word_names_the_nearest(hv: Command) -> None:
     assert hv("vmm").code == 2
     assert hv("vm", "list", "--nonsense").code == 2
     assert hv("vm", "list", "-o", "yaml").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("vm", "destroy", "web-01"), "'hvtui vm off'"),
+        (("vm", "undefine"), "'hvtui vm delete'"),
+        (("vm", "suspend"), "'hvtui vm pause'"),
+        (("vm", "reboot"), "'hvtui vm restart'"),
+        (("vm", "managedsave"), "'hvtui vm save'"),
+        (("vm", "shutdown"), "'hvtui vm stop'"),
+        (("vm", "dominfo"), "'hvtui vm show'"),
+        (("vm", "dumpxml"), "'hvtui vm xml'"),
+        (("vm", "domrename"), "'hvtui vm rename'"),
+        (("host", "nodeinfo"), "'hvtui host show'"),
+        (("job", "abort"), "'hvtui job cancel'"),
+        (("list",), "'hvtui vm list'"),
+        (("destroy", "web-01"), "'hvtui vm off'"),
+    ],
+)
+def test_a_word_of_virsh_leads_to_the_verb(hv: Command, words: tuple[str, ...], hint: str) -> None:
+    result = hv(*words)
+    assert result.code == 2
+    assert hint in result.err
+
+
+def test_every_word_of_the_vocabulary_leads_to_a_verb_that_exists() -> None:
+    from importlib import import_module
+
+    for noun, meant in vocabulary.WORDS.items():
+        verbs = import_module(f"hvtui.cli.{noun}").VERBS
+        assert set(meant.values()) <= verbs.keys()
+        assert not meant.keys() & verbs.keys()
+
+
+@pytest.mark.parametrize("word", ["domsave", "getoff", "showoff", "liststop", "statreset"])
+def test_a_reading_word_is_never_answered_with_a_changing_verb(word: str) -> None:
+    hint = vocabulary.nearest_verb("vm", word, VERBS)
+    assert not {verb for verb in VERBS.keys() - vocabulary.READING if f" {verb}?" in hint or f" {verb}," in hint}
+
+
+@pytest.mark.parametrize("noun", ["vm", "host", "job"])
+def test_a_noun_alone_prints_its_help_as_it_is(hv: Command, noun: str) -> None:
+    result = hv(noun, connect=None)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"Usage: hvtui {noun}")
+    assert "\\n" not in result.err
+    assert "Common options (in any position):" in result.err.splitlines()
+
+
+def test_completion_without_a_shell_says_which_there_are(hv: Command) -> None:
+    result = hv("completion", connect=None)
+    assert result.code == 2
+    assert "bash, zsh, fish" in result.err
+    assert "\\t" not in result.err
 
 
 def test_a_hostile_word_is_shown_harmlessly(hv: Command) -> None:
