@@ -1,4 +1,4 @@
-"""Opens the user's editor on a text, and loses nothing that was typed into it. Nothing else of the commands runs one."""
+"""Opens the user's editor on a text, and loses nothing that was typed into it. Only it runs one."""
 
 from __future__ import annotations
 
