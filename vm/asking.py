@@ -2,7 +2,8 @@
 
 libvirt itself gives an agent that does not answer 5 s (VIR_DOMAIN_QEMU_AGENT_COMMAND_DEFAULT) and one that answers 60 s
 to carry the request out, and blocks meanwhile: so that call runs on a thread of its own, and ACPI follows when the
-agent fails or takes too long. No timeout is set on the VM itself: libvirt has no way to read the old one back.
+agent fails or takes too long. A guest that is still booting loses the ACPI event, so that one is sent again every few
+seconds. No timeout is set on the VM itself: libvirt has no way to read the old one back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ POLL_S = 0.5
 CANCEL_POLL_S = 0.1
 AGENT_ANSWER_S = 6.0  # by then libvirt has told whether the agent is there at all
 AGENT_PATIENCE_S = 15.0  # by then a guest that obeys its agent is on its way; ACPI on top does no harm
+ACPI_AGAIN_S = 5.0  # a power button pressed again does no harm
 _NO_SUCH_FLAG = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
 
 DomainCall = Callable[[Any], object]
@@ -73,6 +75,8 @@ class _Asking:
         self._started_s = time.monotonic()
         self._agent = BackgroundCall(ctx, args, doing=request.doing, call=request.agent)
         self._asked = "agent"
+        self._acpi_count = 0
+        self._acpi_at_s = 0.0
 
     def run(self) -> AskResult:
         wait = self._args.get("wait", True)
@@ -87,14 +91,18 @@ class _Asking:
                 return AskResult.ASKED
             if wait and elapsed_s >= self._args["timeout_s"]:
                 return AskResult.SILENT
-            self._ctx.progress(None, f"asked {self._asked}, {elapsed_s:.0f} s")
+            if self._acpi_count and time.monotonic() - self._acpi_at_s >= ACPI_AGAIN_S:
+                self._ask_by_acpi()
+            times = f" {self._acpi_count} times" if self._acpi_count > 1 else ""
+            self._ctx.progress(None, f"asked {self._asked}{times}, {elapsed_s:.0f} s")
             self._pause()
 
     def _agent_is_no_help(self, elapsed_s: float) -> bool:
         return self._agent.error is not None or elapsed_s >= AGENT_PATIENCE_S
 
     def _ask_by_acpi(self) -> None:
-        self._asked = "ACPI"
+        self._asked, self._acpi_at_s = "ACPI", time.monotonic()
+        self._acpi_count += 1
         try:
             self._request.acpi(self._domain)
         except libvirt.libvirtError as error:

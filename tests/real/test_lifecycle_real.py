@@ -111,6 +111,16 @@ def test_the_agent_shuts_the_guest_down(
     assert stopped.detail == "shut down"
 
 
+def test_a_guest_asked_while_it_still_boots_restarts_and_stops_all_the_same(
+    real_host: Host, journal: Journal, tiny_guest: TinyGuest
+) -> None:
+    run(create.plan_create(real_host, replace(tiny_request(NAME), wait_ready=False)), real_host, journal)
+    run(lifecycle.plan_restart(real_host, vm(real_host), timeout_s=90), real_host, journal)
+    assert vm(real_host).state is VmState.RUNNING
+    run(lifecycle.plan_stop(real_host, vm(real_host), timeout_s=90), real_host, journal)
+    assert vm(real_host).state is VmState.OFF
+
+
 def test_a_guest_that_panics_is_seen_to_have_crashed(
     real_host: Host, domain: libvirt.virDomain, events: list[Event]
 ) -> None:

@@ -80,6 +80,21 @@ def test_acpi_follows_an_agent_that_never_answers(
     assert ask(context(simulated), args_for(simulated), ways) is AskResult.REACTED
 
 
+def test_acpi_is_asked_again_until_the_guest_hears_it(simulated: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ACPI_AGAIN_S", 0.05)
+    asked: list[Any] = []
+
+    def heard_when_booted(domain: Any) -> None:
+        asked.append(domain)
+        if len(asked) == 3:
+            domain.destroy()
+
+    notes = Notes()
+    outcome = ask(context(simulated, notes), args_for(simulated), request(acpi=heard_when_booted))
+    assert (outcome, len(asked)) == (AskResult.REACTED, 3)
+    assert "asked ACPI 2 times, 0 s" in notes.notes
+
+
 def test_a_driver_without_acpi_gets_a_plain_request(simulated: Host) -> None:
     assert ask(context(simulated), args_for(simulated), _SHUTDOWN) is AskResult.REACTED
     assert inventory.find(simulated, "web-02").state is VmState.OFF
