@@ -6,9 +6,11 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.simulated_world import world
 from tests.support.terminal import HVTUI, Terminal
 
 FLEET = "backup"  # the first VM of the demo
@@ -141,3 +143,18 @@ def test_what_is_opened_beside_a_line_is_not_written_over(opened: Callable[..., 
     terminal = opened()
     terminal.type("/")
     terminal.wait_for("/name  state:running  tag:web")
+
+
+def test_keys_are_actions_on_an_empty_host_after_another_screen(tmp_path: Path) -> None:
+    (tmp_path / "empty.xml").write_text(world([]))
+    terminal = Terminal(*HVTUI, "--connect", f"test://{tmp_path}/empty.xml")
+    try:
+        terminal.wait_for("try one now")
+        terminal.type("J")
+        terminal.wait_for("No job yet")
+        terminal.type("\x1b")
+        terminal.wait_for("try one now")
+        terminal.type("t")
+        terminal.wait_for("Create tiny")
+    finally:
+        terminal.close()

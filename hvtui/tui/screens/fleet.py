@@ -47,6 +47,7 @@ class Counts(Lines):
 class FleetScreen(HvtuiScreen):
     """The first screen."""
 
+    AUTO_FOCUS = ""  # on an empty host the grid is hidden: the hidden filter would get the focus, and every key
     SCOPES: ClassVar[tuple[str, ...]] = ("fleet", "vm")
 
     def __init__(self) -> None:
