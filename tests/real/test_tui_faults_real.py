@@ -229,6 +229,47 @@ def test_a_signal_restores_the_terminal_and_the_cut_off_job_is_kept_for_a_restar
     assert "restart" in journal.job(job_id).remedy
 
 
+# The same while it has lent the terminal to a console
+
+
+SERIAL = "<devices><serial type='pty'/></devices></domain>"
+
+
+@pytest.fixture
+def console(real_host: Host, private_daemon: PrivateLibvirtd, journal: Journal) -> Iterator[Tui]:
+    """The interface with the serial console of a VM on its terminal."""
+    real_host.connection().defineXML(DEAF.format("alpha").replace("</domain>", SERIAL)).create()
+    shown = Tui(private_daemon.uri)
+    shown.type("c")
+    shown.wait_for("Leave it with")
+    yield shown
+    shown.close()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_during_a_console_restores_the_terminal(console: Tui, number: signal.Signals, code: int) -> None:
+    console.signal(number)
+    assert console.exit_code() == code
+    console.assert_restored()
+
+
+def test_a_window_closed_during_a_console_ends_the_program(console: Tui) -> None:
+    console.hang_up()
+    assert console.process.wait(10) == 128 + signal.SIGHUP
+
+
+def test_a_killed_libvirtd_ends_the_console_and_the_list_recovers(
+    console: Tui, private_daemon: PrivateLibvirtd
+) -> None:
+    private_daemon.kill()
+    console.wait_until(lambda: "stale" in console.lines[0], "the list on its lost link")
+    private_daemon.start()
+    console.wait_until(lambda: not console.is_stale, "the list to be current again", timeout_s=40)
+    console.type("q")
+    assert console.exit_code() == 0
+    console.assert_restored()
+
+
 # The ends of the interface
 
 
