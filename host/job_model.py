@@ -91,6 +91,12 @@ class Job:
         return min((done + running) / len(self.steps), 1.0)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its steps found worth telling when they were done: a guest that did not answer, say."""
+        told = (step.result.get("warning") for step in self.steps if step.result)
+        return tuple(warning for warning in told if isinstance(warning, str) and warning)
+
+    @property
     def current_step(self) -> JobStep | None:
         """The step that runs, or the one that failed; None when there is none."""
         for step in self.steps:

@@ -319,7 +319,7 @@ class _Planner:
         self._steps.append(
             Step("create.start", f"Start {request.name}", identity, (virsh(uri, "start", request.name),))
         )
-        if request.wait_ready and request.source in {SourceKind.TINY, SourceKind.IMAGE, SourceKind.KERNEL}:
+        if request.wait_ready:
             args = {**identity, "timeout_s": request.ready_timeout_s, "tiny_key": self._tiny_key}
             title = f"Wait until its guest answers, at most {request.ready_timeout_s:.0f} s"
             self._steps.append(Step("create.wait", title, args))

@@ -47,8 +47,8 @@ def _options(request: CreateRequest) -> Iterator[str]:
         yield from ("--tag", tag)
     switches = {"--tpm": request.tpm, "--autostart": request.autostart, "--no-start": not request.start}
     yield from (switch for switch, is_on in switches.items() if is_on)
-    if request.start and not request.wait_ready:
-        yield "--no-wait"
+    if request.start and request.wait_ready != default.wait_ready:
+        yield "--wait" if request.wait_ready else "--no-wait"
 
 
 def _given(option: str, value: str) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ class CreateRequest:
     network: "auto" (the network `default` where it is active, else none), "none", "user" (QEMU's own address
         translation), "bridge:NAME", or the name of a libvirt network.
     cpu_mode: "auto" (host-model where accelerated, else maximum), a libvirt mode, or the name of a CPU model.
-    wait_ready: wait until the guest answers (agent, or the marker on its serial console), at most `ready_timeout_s`.
+    wait_ready: wait until the guest answers (agent, or the marker on its serial console), at most `ready_timeout_s`:
+        only the tiny guest is known to answer, so only `tiny_request` waits without being asked.
     """
 
     name: str
@@ -72,7 +73,7 @@ class CreateRequest:
     owner: str = ""
     autostart: bool = False
     start: bool = True
-    wait_ready: bool = True
+    wait_ready: bool = False
     ready_timeout_s: float = 120.0
 
 
@@ -82,4 +83,4 @@ TINY_MEMORY_BYTES = 128 * MIB
 
 def tiny_request(name: str) -> CreateRequest:
     """The first VM of a new user: one vCPU, 128 MiB, no disk, answering after a few seconds."""
-    return CreateRequest(name=name, source=SourceKind.TINY, vcpus=1, memory_bytes=TINY_MEMORY_BYTES)
+    return CreateRequest(name=name, source=SourceKind.TINY, vcpus=1, memory_bytes=TINY_MEMORY_BYTES, wait_ready=True)

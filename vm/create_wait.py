@@ -1,5 +1,5 @@
 """The step that waits until a new VM's guest answers. It changes nothing, and it never fails for a silent guest:
-whether one answers is for a person to judge.
+whether one answers is for a person to judge. Who cancels it only stops waiting: the VM that was made stays.
 
 Ready is an agent that answers a harmless question; for a tiny guest built without an agent it is the marker on its
 serial console.
@@ -18,13 +18,22 @@ from vm import tiny
 from vm.domain_xml import read_config
 
 POLL_S = 0.3
+_STOPPED = "stopped waiting; its guest has not answered"
 
 
 def _wait(ctx: StepContext, args: Args) -> Result:
+    try:
+        return _wait_until_ready(ctx, args)
+    except KeyboardInterrupt:
+        return _gave_up(ctx, _STOPPED)
+
+
+def _wait_until_ready(ctx: StepContext, args: Args) -> Result:
     started_s = time.monotonic()
     with _readiness(ctx, args) as is_ready:
         while True:
-            ctx.raise_if_cancelled()
+            if ctx.is_cancelled():
+                return _gave_up(ctx, _STOPPED)
             answer = is_ready()
             if answer is None:
                 return _gave_up(ctx, "it stopped again; its console or the log of QEMU may say why")
@@ -33,8 +42,8 @@ def _wait(ctx: StepContext, args: Args) -> Result:
                 return {"ready": True}
             waited_s = time.monotonic() - started_s
             if waited_s >= args["timeout_s"]:
-                hint = "it runs, but its agent did not answer. Is qemu-guest-agent installed in it?"
-                return _gave_up(ctx, f"waited {waited_s:.0f} s: {hint}")
+                hint = "It runs; is qemu-guest-agent installed in it?"
+                return _gave_up(ctx, f"its guest has not answered within {waited_s:.0f} s. {hint}")
             ctx.progress(None, f"waiting for the guest, {waited_s:.0f} s")
             time.sleep(POLL_S)
 

@@ -21,7 +21,7 @@ from host.job_rules import is_in_process
 from host.plan import Json, Plan
 from host.text import printable
 from hvtui.cli.output import Format, complain, narrate, write_records, write_table, write_text
-from hvtui.cli.plans import confirm, plan_text, tell_warnings
+from hvtui.cli.plans import confirm, plan_text, tell_job_warnings, tell_warnings
 from hvtui.cli.progress import Progress, show_job
 from hvtui.cli.session import Session
 from vm.model import Vm
@@ -116,7 +116,7 @@ def change(
     outcomes = [
         Outcome(name, uuid, is_unchanged=True)
         if uuid in unchanged
-        else replace(_planned(name, uuid, make), done_word=done_word)
+        else replace(planned(name, uuid, make), done_word=done_word)
         for name, uuid, make in wanted
     ]
     if session.dry_run:
@@ -144,7 +144,8 @@ def change(
     return report(session, [next(done) if each.plan is not None and each.error is None else each for each in outcomes])
 
 
-def _planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:
+def planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:
+    """The outcome so far: the plan of `make`, and the error that keeps it from running."""
     plan = None
     try:
         plan = make()
@@ -188,6 +189,7 @@ def report(session: Session, outcomes: Sequence[Outcome]) -> int:
     else:
         rows = [[printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–"] for e in outcomes]
         write_table(["VM", "RESULT", "JOB"], rows, right=[False, False, True])
+    tell_job_warnings([each.job for each in outcomes if each.job is not None])
     failures = [each for each in outcomes if each.exit_code]
     for each in failures:
         complain(each.complaint())

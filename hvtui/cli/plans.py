@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from host.errors import Cancelled, UsageError
+from host.job_model import Job
 from host.plan import Plan
 from host.text import printable
 from hvtui.cli.output import narrate, paint
@@ -49,9 +50,22 @@ def tell_warnings(plans: Sequence[Plan]) -> None:
     for plan in plans:
         for warning in plan.warnings:
             about.setdefault(warning, []).append(printable(plan.vm_name or "", limit=60))
+    _tell(about, is_one=len(plans) == 1)
+
+
+def tell_job_warnings(jobs: Sequence[Job]) -> None:
+    """What jobs that are done found worth telling, on standard error: a guest that has not answered, say."""
+    about: dict[str, list[str]] = {}
+    for job in jobs:
+        for warning in job.warnings:
+            about.setdefault(warning, []).append(printable(job.vm_name or "", limit=60))
+    _tell(about, is_one=len(jobs) == 1)
+
+
+def _tell(about: Mapping[str, list[str]], *, is_one: bool) -> None:
     for warning, names in about.items():
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        whose = f"{', '.join(names[:MOST_NAMES])}{more}: " if len(plans) > 1 else ""
+        whose = f"{', '.join(names[:MOST_NAMES])}{more}: " if not is_one else ""
         narrate(f"{paint('warning:', 'yellow', sys.stderr)} {whose}{printable(warning)}")
 
 

@@ -47,7 +47,7 @@ FROM_HELP = "tiny (a Linux from this system's own kernel), empty, a disk image, 
 def create(session: Session, name: str, keep_failed: bool, **given: Any) -> int:
     from vm.create import plan_create
 
-    wanted = request(name, timeout_s=session.timeout_s, wait=session.wait, **given)
+    wanted = request(name, timeout_s=session.timeout_s, wait=session.given.get("wait"), **given)
     host = session.host()
     return change(session, [(name, None, lambda: plan_create(host, wanted))], own_waiting=True, keep_failed=keep_failed)
 
@@ -57,7 +57,7 @@ def request(
     *,
     origin: str | None,
     timeout_s: float | None = None,
-    wait: bool = True,
+    wait: bool | None = None,
     kernel: str | None,
     memory: str | None,
     disk: str | None,
@@ -85,7 +85,7 @@ def request(
     from dataclasses import replace
 
     base = tiny_request(name) if changes["source"] is SourceKind.TINY else CreateRequest(name=name)
-    return replace(base, **changes, wait_ready=wait)
+    return replace(base, **changes, wait_ready=base.wait_ready if wait is None else wait)
 
 
 def _source(origin: str | None, kernel: str | None) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def wait_for_step(journal: Journal, verb: str) -> None:
     wait_for(is_there, f"the step {verb}")
 
 
-@pytest.mark.parametrize("verb", ["create.tiny", "create.start", "create.wait"])
+@pytest.mark.parametrize("verb", ["create.tiny", "create.start"])
 def test_ctrl_c_during_a_create_takes_everything_back(
     private_daemon: PrivateLibvirtd, real_host: Host, journal: Journal, tiny_guest: TinyGuest, verb: str
 ) -> None:
@@ -252,6 +252,22 @@ def test_ctrl_c_during_a_create_takes_everything_back(
     assert journal.holder(str(job.vm_uuid)) is None
     assert real_host.connection().listAllDomains() == []
     assert files(private_daemon) == before
+
+
+def test_ctrl_c_during_the_wait_for_a_new_guest_leaves_it_running(
+    private_daemon: PrivateLibvirtd, real_host: Host, journal: Journal, tiny_guest: TinyGuest
+) -> None:
+    terminal = Terminal(*HVTUI, "--connect", private_daemon.uri, "vm", "create", "stays", "--from", "tiny", "--yes")
+    try:
+        wait_for_step(journal, "create.wait")
+        terminal.type("\x03")
+        terminal.exit_code(timeout_s=60)
+    finally:
+        terminal.close()
+    wait_for(lambda: journal.jobs()[0].state.is_over, "the job to end")
+    assert journal.jobs()[0].state is JobState.DONE
+    assert journal.jobs()[0].warnings == ("stopped waiting; its guest has not answered",)
+    assert real_host.connection().lookupByName("stays").isActive()
 
 
 def test_ctrl_c_ends_the_wait_for_a_guest_that_does_not_react(

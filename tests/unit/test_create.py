@@ -16,7 +16,7 @@ from host.journal import Journal
 from host.steps import StepContext, verb_named
 from tests.support import new_vms
 from tests.support.new_vms import EMPTY, GIB, MIB, reasons
-from vm import create, create_checks, create_steps, inventory, tiny
+from vm import create, create_checks, create_steps, create_wait, inventory, tiny
 from vm.create import plan_create, tiny_request
 from vm.create_checks import Findings
 from vm.create_options import options
@@ -85,6 +85,25 @@ def test_the_first_vm_of_a_simulated_host_is_a_tiny_one_without_any_file(host, j
     assert verbs(plan) == ["create.define", "create.start", "create.wait"]
     assert run(plan, host, journal).steps[-1].result == {"ready": True}
     assert plan.command == ("vm", "create", "--from", "tiny", "web")
+
+
+def test_only_the_tiny_guest_is_waited_for_unless_that_is_asked_for(host):
+    plain = CreateRequest("fresh", source=SourceKind.EMPTY, disk_bytes=MIB)
+    assert "create.wait" not in verbs(plan_create(host, plain))
+    asked = plan_create(host, replace(plain, wait_ready=True))
+    assert verbs(asked)[-1] == "create.wait"
+    assert "--wait" in asked.command
+    impatient = plan_create(host, replace(tiny_request("web"), wait_ready=False))
+    assert "create.wait" not in verbs(impatient)
+    assert "--no-wait" in impatient.command
+
+
+def test_who_cancels_the_wait_for_a_guest_keeps_the_vm(host, journal, monkeypatch):
+    plan = plan_create(host, tiny_request("web"))
+    monkeypatch.setattr(create_wait, "_agent_answers", lambda ctx, _args: jobs.cancel(ctx.job_id, journal) and False)
+    job = run(plan, host, journal)
+    assert job.warnings == ("stopped waiting; its guest has not answered",)
+    assert inventory.find(host, "web").state is VmState.RUNNING
 
 
 def test_each_step_shows_the_command_that_does_the_same(host):
@@ -364,13 +383,13 @@ def test_every_option_that_differs_from_its_default_is_shown():
         tags=("a", "b"),
         owner="o",
         autostart=True,
-        wait_ready=False,
+        wait_ready=True,
     )
     assert options(request) == (
         *("--kernel", "/k", "--initrd", "/i", "--cmdline", "quiet", "--memory", "1536M", "--cpus", "4"),
         *("--disk", "1025B", "--pool", "fast", "--disk-format", "raw", "--network", "user", "--firmware", "uefi"),
         *("--cpu", "maximum", "--graphics", "none", "--os", "http://d/12", "--title", "T", "--description", "D"),
-        *("--owner", "o", "--tag", "a", "--tag", "b", "--tpm", "--autostart", "--no-wait"),
+        *("--owner", "o", "--tag", "a", "--tag", "b", "--tpm", "--autostart", "--wait"),
     )
 
 
