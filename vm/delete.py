@@ -44,11 +44,16 @@ class _Belongings:
     losses: tuple[str, ...]
 
 
-def plan_delete(host: Host, vm: Vm, *, remove_disks: Sequence[str] = (), off: bool = False) -> Plan:
-    """Delete the VM's definition with what belongs to it, and the disks in `remove_disks` (targets or paths). `off`
-    turns a running one off first. Raises NotFound, UsageError for a disk that it does not have."""
+def plan_delete(
+    host: Host, vm: Vm, *, remove_disks: Sequence[str] = (), all_disks: bool = False, off: bool = False
+) -> Plan:
+    """Delete the VM's definition with what belongs to it, and the disks in `remove_disks` (targets or paths), or with
+    `all_disks` every one that can go. `off` turns a running one off first. Raises NotFound, UsageError for a disk that
+    it does not have."""
     belongings = _read_belongings(host, vm)
-    uses = chosen(disk_uses(host, vm), remove_disks) if remove_disks else ()
+    known = disk_uses(host, vm) if remove_disks or all_disks else ()
+    removable = [use.target for use in known if use.removable] if all_disks else []
+    uses = chosen(known, (*remove_disks, *removable))
     turns_off = off and vm.is_active
     title = f"Delete {vm.name}"
     return Plan(
@@ -60,17 +65,32 @@ def plan_delete(host: Host, vm: Vm, *, remove_disks: Sequence[str] = (), off: bo
             _undefine_step(host, vm, belongings),
             *(_volume_step(host, vm, use) for use in uses),
         ),
-        command=words(
-            "delete", vm.name, *(word for use in uses for word in ("--disk", use.path)), *(("--off",) if off else ())
-        ),
+        command=words("delete", vm.name, *_disk_options(uses, all_disks=all_disks), *(("--off",) if off else ())),
         vm_uuid=vm.uuid,
         vm_name=vm.name,
         danger=Danger.DESTRUCTIVE,
-        warnings=("It is running and is turned off first: what is not on its disks is lost",) if turns_off else (),
+        warnings=(
+            *(("It is running and is turned off first: what is not on its disks is lost",) if turns_off else ()),
+            *(_stays(use) for use in known if all_disks and use not in uses and use.source and use.device != "cdrom"),
+        ),
         blockers=(*host_blockers(host), *_blockers(vm, off=off), *_disk_blockers(uses)),
         losses=(*belongings.losses, *(_disk_lost(use) for use in uses)),
         keeps=_kept(belongings.disks, {use.target for use in uses}),
     )
+
+
+def _disk_options(uses: Sequence[DiskUse], *, all_disks: bool) -> tuple[str, ...]:
+    if all_disks:
+        return ("--all-disks", *(word for use in uses if not use.removable for word in ("--disk", _name(use))))
+    return tuple(word for use in uses for word in ("--disk", _name(use)))
+
+
+def _name(use: DiskUse) -> str:
+    return use.path or use.source or use.target
+
+
+def _stays(use: DiskUse) -> str:
+    return f"The disk {printable(_name(use), limit=200)} stays: {use.keep_reason}"
 
 
 def _disk_count(count: int) -> str:
@@ -175,7 +195,8 @@ def _volume_step(host: Host, vm: Vm, use: DiskUse) -> Step:
 
     args: dict[str, Json] = {**identity(vm), "path": use.path, "pool": use.pool, "volume": use.volume}
     command = shlex.join(["virsh", "-c", host.uri, "vol-delete", "--pool", use.pool, "--vol", use.volume])
-    return Step("vm.remove-disk", f"Remove the disk {use.path}, if still nothing uses it", args, (command,))
+    title = f"Remove the disk {_name(use)}, if still nothing uses it"
+    return Step("vm.remove-disk", title, args, (command,) if use.volume else ())
 
 
 # What is in the way, what goes, what stays
@@ -188,7 +209,7 @@ def _blockers(vm: Vm, *, off: bool) -> tuple[Blocker, ...]:
     state = effective_state(vm)
     if off or state in {VmState.OFF, VmState.SAVED, VmState.UNKNOWN}:
         return ()
-    remedy = f"Stop it first ({hint('stop', vm.name)}), or let the deletion turn it off"
+    remedy = f"Stop it first ({hint('stop', vm.name)}), or let the deletion turn it off (--off)"
     return (Blocker.wrong_state(f"it is {state}", remedy=remedy, action_id="vm.off"),)
 
 

@@ -69,13 +69,9 @@ def set_(session: Session, words: tuple[str, ...]) -> int:
 )
 def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all_disks: bool, off: bool) -> int:
     from vm.delete import plan_delete
-    from vm.disk_uses import disk_uses
 
     def plan(host: Host, vm: Vm) -> Plan:
-        wanted = list(disks)
-        if all_disks:
-            wanted += [use.target for use in disk_uses(host, vm) if use.removable]
-        return plan_delete(host, vm, remove_disks=tuple(dict.fromkeys(wanted)), off=off)
+        return plan_delete(host, vm, remove_disks=disks, all_disks=all_disks, off=off)
 
     return change_vms(session, chosen_vms(session, names, config=True), plan)
 

@@ -202,6 +202,27 @@ def test_a_mixed_vm_keeps_all_its_other_disks(disks: Host) -> None:
     assert volumes(disks) == before - {"mixed.qcow2", "by-name.qcow2"}
 
 
+def test_all_disks_means_those_that_can_go_and_each_other_one_says_why_it_stays(disks: Host) -> None:
+    plan = plan_delete(disks, inventory.find(disks, "mixed"), all_disks=True)
+    plan.raise_if_blocked()
+    assert plan.command == ("vm", "delete", "--all-disks", "mixed")
+    kept = {use.source: use.keep_reason for use in uses(disks, "mixed").values() if not use.removable and use.source}
+    told = {warning.split()[2]: warning for warning in plan.warnings}
+    assert kept
+    for source, reason in kept.items():
+        assert "debian.iso" in source or reason in told[source]
+    before = volumes(disks)
+    done(plan, disks)
+    assert volumes(disks) == before - {"mixed.qcow2", "by-name.qcow2"}
+
+
+def test_the_plan_for_a_disk_outside_of_every_pool_holds_no_command_that_could_not_work(disks: Host) -> None:
+    target = next(use.target for use in uses(disks, "mixed").values() if use.source and not use.volume)
+    plan = plan_delete(disks, inventory.find(disks, "mixed"), remove_disks=[target])
+    assert plan.blockers
+    assert not any("--pool ''" in command for step in plan.steps for command in step.commands)
+
+
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_vm_with_a_hostile_name_can_be_deleted(simulated: Host, name: str) -> None:
     done(plan_delete(simulated, inventory.find(simulated, name), off=True), simulated)
