@@ -12,19 +12,31 @@ from host.job_model import Job, JobState
 from host.plan import Json
 from host.text import printable
 from hvtui.cli.grammar import Noun, Verbs, job_argument, option, verb
-from hvtui.cli.output import Column, Format, json_line, narrate, record, stream, write_facts, write_list, write_text
+from hvtui.cli.output import (
+    Column,
+    Format,
+    json_line,
+    narrate,
+    plain,
+    record,
+    stream,
+    write_facts,
+    write_list,
+    write_text,
+)
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from host.connection import Host
+    from host.plan import Plan
 
 VERBS: Verbs = {
     "list": ("hvtui.cli.job:list_", "List the newest jobs."),
     "show": ("hvtui.cli.job:show", "Show a job, its steps, and why it failed."),
     "watch": ("hvtui.cli.job:watch", "Follow a job until it ends; its exit code is this one's."),
-    "cancel": ("hvtui.cli.job:cancel", "Ask a job to stop; what it had made is removed."),
+    "cancel": ("hvtui.cli.job:cancel", "Ask a job to stop; give an interrupted one up."),
     "restart": ("hvtui.cli.job:restart", "Run a failed or interrupted job again from the step that failed."),
     "rollback": ("hvtui.cli.job:rollback", "Remove what a failed or interrupted job left behind."),
     "undo": ("hvtui.cli.job:undo", "Take back what a job did, where that is possible."),
@@ -113,8 +125,13 @@ def list_(session: Session, states: tuple[str, ...], vm_name: str | None, limit:
     journal = session.journal()
     journal.recover()
     jobs = journal.jobs(limit=limit, states=[JobState(state) for state in states] or None, vm=vm_name)
+    if not jobs and vm_name is not None and not journal.jobs(limit=1, vm=vm_name):
+        from vm.inventory import find
+
+        find(session.host(), vm_name)  # a VM without jobs is no error, one that there never was is
     if not jobs and session.output is Format.TABLE:
-        narrate("No jobs yet: every change that hvtui makes will be one")
+        any_job = journal.jobs(limit=1)
+        narrate("No job matches" if any_job else "No jobs yet: every change that hvtui makes will be one")
         return
     write_list(jobs, COLUMNS, output=session.output, chosen=session.columns)
 
@@ -137,7 +154,7 @@ def show(session: Session, job_id: int) -> None:
 
 
 def _text(value: Json) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else plain(value)
 
 
 @verb("watch", job_argument(), text="Follow a job until it ends; its exit code is this command's. -o jsonl streams it.")
@@ -162,7 +179,12 @@ def watch(session: Session, job_id: int) -> int:
     return outcome.exit_code if streams else report(session, [outcome])
 
 
-@verb("cancel", job_argument(), text="Ask a job to stop; what it had made is removed.")
+@verb(
+    "cancel",
+    job_argument(),
+    text="Ask a job to stop; what it had made is removed. An interrupted one is given up: what it made stays, and its VM "
+    "is free for other jobs.",
+)
 def cancel(session: Session, job_id: int) -> None:
     from host import jobs
 
@@ -191,28 +213,44 @@ def restart(session: Session, job_id: int) -> int:
     return _again(session, job_id, again)
 
 
-@verb("rollback", job_argument(), text="Remove what a failed or interrupted job left behind.")
+@verb(
+    "rollback",
+    job_argument(),
+    text="Remove what a failed or interrupted job left behind. --dry-run shows what; it asks before something is lost.",
+)
 def rollback(session: Session, job_id: int) -> int:
     from host import jobs
 
     def roll(host: Host, update: Callable[[Job], None]) -> Job:
         return jobs.rollback(job_id, host, session.journal(), update)
 
-    return _again(session, job_id, roll)
+    return _again(session, job_id, roll, plan_of=jobs.plan_rollback)
 
 
-def _again(session: Session, job_id: int, work: Callable[[Host, Callable[[Job], None]], Job]) -> int:
-    """Work on a job once more, on the host it belongs to; --dry-run shows its plan."""
+def _again(
+    session: Session,
+    job_id: int,
+    work: Callable[[Host, Callable[[Job], None]], Job],
+    *,
+    plan_of: Callable[[Job], Plan] | None = None,
+) -> int:
+    """Work on a job once more, on the host it belongs to: its own plan, or that of `plan_of`, which is confirmed where
+    something is lost. --dry-run shows it."""
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
-    from hvtui.cli.change import Outcome, Work, run_and_report, show_plans
+    from hvtui.cli.change import Work, planned, run_and_report, show_plans
+    from hvtui.cli.plans import confirm, tell_warnings
 
     journal = session.journal()
     journal.recover()
     found = journal.job(job_id)
-    outcome = Outcome(found.vm_name or "", found.vm_uuid, found.plan)
+    outcome = planned(found.vm_name or "", found.vm_uuid, lambda: plan_of(found) if plan_of else found.plan)
     if session.dry_run:
         return show_plans(session, [outcome])
+    if outcome.error is not None:
+        raise outcome.error
     host = host_of(session, found)
+    if plan_of is not None and outcome.plan is not None and not confirm([outcome.plan], yes=session.yes):
+        tell_warnings([outcome.plan])
     return run_and_report(session, [Work(outcome, lambda update: work(host, update))], journal)
 
 
@@ -239,7 +277,9 @@ def undo(session: Session, job_id: int) -> int:
     journal.recover()
     found = journal.job(job_id)
     host = host_of(session, found)
-    return change(session, [(found.vm_name or "", found.vm_uuid, lambda: jobs.plan_undo(found, host, journal))], ask=False)
+    return change(
+        session, [(found.vm_name or "", found.vm_uuid, lambda: jobs.plan_undo(found, host, journal))], ask=False
+    )
 
 
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)

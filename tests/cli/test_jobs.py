@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from host import jobs
+from host.connection import open_host
+from host.journal import Journal
 from hvtui.cli import job as job_commands
 from tests.cli.conftest import Command
+from tests.support.fake_verbs import make_step, plan_of
 
 
 def test_jobs_are_listed_newest_first(hv: Command) -> None:
@@ -69,3 +75,51 @@ def test_undo_of_what_cannot_be_taken_back_says_why(hv: Command) -> None:
 def test_a_job_of_another_host_is_refused(hv: Command) -> None:
     hv("vm", "start", "build-07")
     assert hv("job", "restart", "1", connect="test:///default").code in {2, 3}
+
+
+def kept_job(simulated_uri: str, made: Path) -> int:
+    """A failed job that was told to keep what it had made: the file `made`."""
+    host = open_host(simulated_uri)
+    plan = plan_of([make_step(made), make_step(made.with_name("second"), fail="no")], uri=simulated_uri)
+    job = jobs.submit(plan, host, Journal(), keep_failed=True)
+    host.close()
+    return job.id
+
+
+def test_a_rollback_shows_what_it_takes_back_and_asks_before_it_is_lost(
+    hv: Command, simulated_uri: str, tmp_path: Path
+) -> None:
+    made = tmp_path / "first"
+    job_id = str(kept_job(simulated_uri, made))
+    shown = hv("job", "rollback", job_id, "--dry-run", connect=None)
+    assert shown.code == 0
+    assert f"lost: {made}" in shown.out
+    assert shown.out.splitlines()[0].startswith(f"Roll back job {job_id}")
+    refused = hv("job", "rollback", job_id, connect=None)
+    assert refused.code == 2
+    assert f"lost: {made}" in refused.err
+    assert made.exists()
+    assert hv("job", "rollback", job_id, "--yes", connect=None).code == 0
+    assert not made.exists()
+    assert hv("job", "rollback", job_id, "--dry-run", connect=None).code == 4
+
+
+def test_a_list_that_matches_no_job_does_not_say_that_there_are_none(hv: Command) -> None:
+    hv("vm", "start", "build-07")
+    assert hv("job", "list", "--state", "running").err == "No job matches\n"
+    assert hv("job", "list", "--vm", "web-01").err == "No job matches\n"
+
+
+def test_the_jobs_of_a_vm_that_there_never_was_are_not_found(hv: Command) -> None:
+    hv("vm", "rename", "build-07", "gone-07")
+    result = hv("job", "list", "--vm", "web-1", "-o", "json")
+    assert (result.code, result.out) == (3, "")
+    assert "web-01" in result.err
+    assert hv("job", "list", "--vm", "build-07", "--state", "failed").code == 0
+
+
+def test_yes_and_no_are_written_alike_in_jobs_and_vms(hv: Command, simulated_uri: str, tmp_path: Path) -> None:
+    job_id = str(kept_job(simulated_uri, tmp_path / "first"))
+    shown = hv("job", "show", job_id).out
+    assert "True" not in shown
+    assert any(line.split() == ["kept", "yes"] for line in shown.splitlines())

@@ -123,7 +123,7 @@ def test_a_create_killed_at_any_call_is_rolled_back_to_nothing(
         job = killed(hv, journal, words, f"{verb}:{call}")
         if job is None:
             break
-        result = hv("job", "rollback", str(job.id))
+        result = hv("job", "rollback", str(job.id), "--yes")
         assert result.code == 0, (call, result)
         assert journal.job(job.id).state is JobState.ROLLED_BACK
         assert traces(private_daemon, real_host) == before, f"killed after call {call} of {verb}"

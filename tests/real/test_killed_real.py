@@ -88,7 +88,7 @@ def test_a_create_killed_at_any_step_is_taken_back_by_a_rollback(
     before = files(private_daemon)
     for verb in each_verb(real_host):
         job = kill_a_create(real_host, journal, verb)
-        taken_back = hvtui("job", "rollback", str(job.id), host=real_host)
+        taken_back = hvtui("job", "rollback", str(job.id), "--yes", host=real_host)
         assert taken_back.returncode == 0, (verb, taken_back.stderr)
         assert journal.job(job.id).state is JobState.ROLLED_BACK
         with pytest.raises(NotFound):
