@@ -15,7 +15,7 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import job, vm, vm_streams  # noqa: E402 - the path above comes first
+from hvtui.cli import job, streaming, vm  # noqa: E402 - the path above comes first
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
@@ -95,7 +95,7 @@ PLAN_KEYS = (
     ("undoes_job", "The job that it takes back, or null."),
 )
 
-RATES = f"vm, uuid, {', '.join(vm_streams.RATE_KEYS)}, memory_bytes, memory_used_bytes"
+RATES = f"vm, uuid, {', '.join(streaming.RATE_KEYS)}, memory_bytes, memory_used_bytes"
 LINE_KINDS = (
     (
         "state",

@@ -89,20 +89,22 @@ def share(used_bytes: int | None, total_bytes: int | None) -> str:
     "events",
     option("--count", type=click.IntRange(min=1), metavar="N", text="End after N events."),
     option("--vm", "vm_name", metavar="NAME", text="Of this VM only (name or UUID)."),
-    text="Stream what happens to VMs, as JSON lines, until Ctrl-C.",
+    text="Stream what happens to VMs, as JSON lines, until Ctrl-C or for --timeout seconds.",
 )
 def events(session: Session, count: int | None, vm_name: str | None) -> None:
     from host.connection import Link
     from hvtui.cli.streaming import events_of, link_record, writer
+    from vm.inventory import find
 
     opened = session.host()
-    write = writer(session, EVENT_KEYS)
+    uuid = find(opened, vm_name).uuid if vm_name is not None else None
+    write = writer(session, EVENT_KEYS, in_table=("at", "kind", "vm", "detail"))
     told = 0
-    for each in events_of(opened):
+    for each in events_of(opened, limit_s=session.timeout_s):
         if isinstance(each, Link):
             write(link_record(each))
             continue
-        if vm_name is not None and vm_name not in {each.vm_name, each.vm_uuid}:
+        if uuid is not None and uuid != each.vm_uuid:
             continue
         at = each.at.isoformat(timespec="milliseconds")
         write({"at": at, "kind": each.kind.value, "vm": each.vm_name, "uuid": each.vm_uuid, "detail": each.detail})

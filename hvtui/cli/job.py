@@ -182,8 +182,8 @@ def watch(session: Session, job_id: int) -> int:
 @verb(
     "cancel",
     job_argument(),
-    text="Ask a job to stop; what it had made is removed. An interrupted one is given up: what it made stays, and its VM "
-    "is free for other jobs.",
+    text="Ask a job to stop; what it had made is removed. An interrupted one is given up: what it made stays, and its "
+    "VM is free for other jobs.",
 )
 def cancel(session: Session, job_id: int) -> None:
     from host import jobs

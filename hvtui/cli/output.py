@@ -76,16 +76,24 @@ def plain(value: Json) -> str:
 
 
 def choose(columns: Sequence[Column[Item]], names: Iterable[str]) -> tuple[Column[Item], ...]:
-    """The columns of these keys, in this order. Raises UsageError for an unknown one, with the nearest."""
+    """The columns of these keys or table heads, in this order. Raises UsageError for an unknown one, with the
+    nearest."""
+    by_key = {column.key: column for column in columns}
+    by_title = {column.title.casefold(): column.key for column in columns}
+    return tuple(by_key[nearest_key(name, by_title | {key: key for key in by_key})] for name in names)
+
+
+def nearest_key(name: str, keys: Mapping[str, str]) -> str:
+    """The key that `name` means, in whatever case; `keys` maps what is accepted (in small letters) to keys. Raises
+    UsageError for an unknown one, with the nearest."""
     from host.errors import UsageError
 
-    by_key = {column.key: column for column in columns}
-    chosen = []
-    for name in names:
-        if name not in by_key:
-            raise UsageError(f"no column {printable(name, limit=60)!r}", remedy=did_you_mean(name, by_key))
-        chosen.append(by_key[name])
-    return tuple(chosen)
+    key = keys.get(name.casefold())
+    if key is None:
+        raise UsageError(
+            f"no column {printable(name, limit=60)!r}", remedy=did_you_mean(name, dict.fromkeys(keys.values()))
+        )
+    return key
 
 
 def write_list(
@@ -203,9 +211,22 @@ def _csv_cell(value: Json) -> Any:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = printable(value) if isinstance(value, str) else printable(plain(value))
+    text = printable(value) if isinstance(value, str) else printable(_csv_part(value))
     risky = text.startswith(_FORMULA_STARTS) or (isinstance(value, str) and value.startswith(_FORMULA_STARTS))
     return "'" + text if risky else text
+
+
+def _csv_part(value: Json) -> str:
+    """What stands inside a cell: nothing and true or false as in a cell of their own."""
+    if value is None or value == [] or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_csv_part(part)}" for key, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(_csv_part(part) for part in value)
+    return str(value)
 
 
 def has_colour(stream_: TextIO) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import select
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -15,10 +16,15 @@ from host.connection import Host, Link, LinkStatus
 from host.errors import HvtuiError
 from host.events import Event, Subscription, subscribe
 from host.plan import Json
-from host.text import printable
-from hvtui.cli.output import Format, Record, csv_line, json_line, plain, stream
+from host.statistics import VmRates
+from host.text import fit, printable
+from host.units import format_bytes
+from hvtui.cli.output import Format, Record, csv_line, json_line, nearest_key, paint, plain, stream
 from hvtui.cli.session import Session
 
+RATE_KEYS = tuple(VmRates.__dataclass_fields__)
+_WIDTHS = {"at": 12, "kind": 8, "vm": 20, "uuid": 36, "state": 13, "reason": 12, "was": 13, "detail": 20}  # cells
+LEAST_WIDTH = 7
 LOOK_S = 1.0  # how often a silent stream looks whether anybody still reads it
 
 
@@ -62,19 +68,50 @@ def reader_left() -> bool:
     return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
-def writer(session: Session, keys: Sequence[str]) -> Callable[[Record], None]:
-    """A function that writes one record as a line: JSON unless the user asked for a table or CSV."""
+def writer(session: Session, keys: Sequence[str], *, in_table: Sequence[str]) -> Callable[[Record], None]:
+    """A function that writes one record as a line: JSON unless the user asked for a table or CSV, with all of `keys` (a
+    table: `in_table`) or those of --columns. Raises UsageError for a column that is not among them."""
     output = Format(session.given.get("output") or Format.JSONL)
+    chosen = [nearest_key(name, {key: key for key in keys}) for name in session.columns]
     if output is Format.CSV:
-        stream(csv_line(keys))
-        return lambda each: stream(csv_line([each.get(key) for key in keys]))
+        stream(csv_line(chosen or keys))
+        return lambda each: stream(csv_line([each.get(key) for key in chosen or keys]))
     if output is Format.TABLE:
-        return lambda each: stream("  ".join(_cell(each.get(key)) for key in keys if each.get(key) is not None) + "\n")
+        return _table_writer(chosen or in_table)
+    if chosen:
+        return lambda each: stream(json_line({key: each.get(key) for key in chosen}))
     return lambda each: stream(json_line(each))
 
 
-def _cell(value: Json) -> str:
-    return printable(f"{value:.1f}" if isinstance(value, float) else plain(value), limit=120)
+def _table_writer(keys: Sequence[str]) -> Callable[[Record], None]:
+    """Lines under heads; how wide the cells of a stream get is not known, so the widths are fixed."""
+    heads = [key.removesuffix("_bytes").removesuffix("_bytes_s").upper().replace("_", " ") for key in keys]
+    widths = [max(len(head), _WIDTHS.get(key, LEAST_WIDTH)) for key, head in zip(keys, heads, strict=True)]
+    right = [key in RATE_KEYS or key.endswith("_bytes") for key in keys]
+
+    def line(cells: Sequence[str]) -> str:
+        fitted = (fit(cell, width, right=flag) for cell, width, flag in zip(cells, widths, right, strict=True))
+        return "  ".join(fitted).rstrip() + "\n"
+
+    stream(paint(line(heads).rstrip("\n"), "bold") + "\n")
+    return lambda each: stream(line([_cell(key, each.get(key, _stand_in(key, each))) for key in keys]))
+
+
+def _stand_in(key: str, each: Record) -> Json:
+    """What lines without that key have to say in its place: those of the link, and of a VM that is gone."""
+    if key in {"state", "detail"} and each["kind"] == "link":
+        return f"{each['status']} {each['error'] or ''}".rstrip() if key == "detail" else each["status"]
+    return "gone" if key == "state" and each["kind"] == "gone" else None
+
+
+def _cell(key: str, value: Json) -> str:
+    if value is None:
+        return ""
+    if key == "at" and isinstance(value, str):
+        return value[11:23]  # the time of day: a table is for a person who looks on
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return format_bytes(value) if key.endswith(("_bytes", "_bytes_s")) else f"{value:.1f}"
+    return printable(plain(value), limit=120)
 
 
 def link_record(link: Link) -> dict[str, Json]:
@@ -82,17 +119,24 @@ def link_record(link: Link) -> dict[str, Json]:
     return {"at": now(), "kind": "link", "status": link.status.value, "error": link.error or None}
 
 
+def end_of(limit_s: float | None) -> float:
+    """When a stream with that time limit ends, on the monotonic clock."""
+    return time.monotonic() + limit_s if limit_s is not None else float("inf")
+
+
 def now() -> str:
     """The time of a line, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def events_of(host: Host) -> Iterator[Event | Link]:
-    """Every event and every change of the link, for ever. Raises BrokenPipeError when the reader left."""
+def events_of(host: Host, *, limit_s: float | None = None) -> Iterator[Event | Link]:
+    """Every event and every change of the link, for `limit_s` seconds or for ever. Raises BrokenPipeError when the
+    reader left."""
     source = Source(host)
     source.start()
-    while True:
-        for each in source.next(LOOK_S):
+    end_s = end_of(limit_s)
+    while (left_s := end_s - time.monotonic()) > 0:
+        for each in source.next(left_s):
             if isinstance(each, Link) and each.status is LinkStatus.CONNECTED:
                 try:
                     source.attach()

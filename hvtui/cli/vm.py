@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from host.units import format_bytes
 from hvtui.cli.grammar import Noun, Verbs, name_argument, names_argument, option, verb
-from hvtui.cli.output import Column, Format, narrate, plain, record, write_facts, write_json, write_list, write_text
+from hvtui.cli.output import (
+    Column,
+    Format,
+    choose,
+    narrate,
+    plain,
+    record,
+    write_facts,
+    write_json,
+    write_list,
+    write_text,
+)
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from host.plan import Json
     from vm.model import Disk, Nic, Vm, VmConfig
@@ -175,22 +187,30 @@ def _iso(at: datetime | None) -> str | None:
 @verb(
     "list",
     names_argument(),
-    option("--details", is_flag=True, text="Every column, those from the XML too (one call a VM)."),
+    option(
+        "--details",
+        is_flag=True,
+        text="Every column, those from the XML too (one call a VM); on a terminal one below the other.",
+    ),
     text="List VMs: all of them, or those of NAMES and --filter.",
 )
 def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
     from hvtui.cli.chosen import listed_vms
 
+    keys = {column.key for column in choose(COLUMNS, session.columns)}  # a wrong one is told before all is read
     vms = listed_vms(
         session,
         names,
-        config=details or not EXTRA.isdisjoint(session.columns),
-        pending=details or "pending_changes" in session.columns,
-        addresses=details or "addresses" in session.columns,
+        config=details or not EXTRA.isdisjoint(keys),
+        pending=details or "pending_changes" in keys,
+        addresses=details or "addresses" in keys,
     )
     if not vms and session.output is Format.TABLE:
         host = session.host().name
         narrate("No VM matches" if session.filter_text else NO_VM.format(host))
+        return
+    if details and session.output is Format.TABLE and not session.columns and sys.stdout.isatty():
+        _write_blocks(vms, COLUMNS)  # no terminal is as wide as a table of everything
         return
     write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=details)
 
@@ -199,19 +219,25 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
 def show(session: Session, names: tuple[str, ...]) -> None:
     from hvtui.cli.chosen import listed_vms
 
+    columns = choose(COLUMNS, session.columns) or COLUMNS
     vms = listed_vms(session, names, config=True, pending=True, addresses=True, agents=True)
     if session.output is not Format.TABLE:
         write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
         return
+    _write_blocks(vms, columns)
+
+
+def _write_blocks(vms: Sequence[Vm], columns: Sequence[Column[Vm]]) -> None:
+    """Each VM as lines of a name and a value."""
     for number, vm in enumerate(vms):
         if number:
             write_text("\n")
-        write_facts(_facts(vm))
+        write_facts(_facts(vm, columns))
 
 
-def _facts(vm: Vm) -> list[tuple[str, str]]:
+def _facts(vm: Vm, columns: Sequence[Column[Vm]]) -> list[tuple[str, str]]:
     facts = []
-    for column in COLUMNS:
+    for column in columns:
         value = column.value(vm)
         if column.key in {"disks", "nics"} and isinstance(value, list):
             facts += [(column.key.rstrip("s"), plain(each)) for each in value]

@@ -18,7 +18,7 @@ from hvtui.cli.chosen import listed_vms, one_vm
 from hvtui.cli.grammar import Seconds, name_argument, names_argument, option, verb
 from hvtui.cli.output import narrate
 from hvtui.cli.session import Session
-from hvtui.cli.streaming import Source, link_record, now, writer
+from hvtui.cli.streaming import RATE_KEYS, Source, end_of, link_record, now, writer
 from vm import inventory
 
 if TYPE_CHECKING:
@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     from vm.model import Vm
 
 RETRY_S = 1.0
-RATE_KEYS = tuple(VmRates.__dataclass_fields__)
 WATCH_KEYS = ("at", "kind", "vm", "uuid", "state", "reason", "was", *RATE_KEYS, "memory_bytes", "memory_used_bytes")
+WATCH_TABLE = (
+    "at",
+    "vm",
+    "state",
+    "reason",
+    *(key for key in RATE_KEYS if key != "steal_percent"),
+    "memory_used_bytes",
+)
 
 
 @verb(
@@ -37,7 +44,8 @@ WATCH_KEYS = ("at", "kind", "vm", "uuid", "state", "reason", "was", *RATE_KEYS, 
     option("--once", is_flag=True, text="Every state and one reading of rates, then end."),
     option("--count", type=click.IntRange(min=1), metavar="N", text="End after N readings of rates."),
     option("--no-rates", is_flag=True, text="State changes only."),
-    text="Stream states, their changes, and rates of running VMs, as JSON lines, until Ctrl-C.",
+    text="Stream states, their changes, and rates of running VMs, as JSON lines, until Ctrl-C or for "
+    "--timeout seconds.",
 )
 def watch(
     session: Session, names: tuple[str, ...], interval: float, once: bool, count: int | None, no_rates: bool
@@ -46,12 +54,12 @@ def watch(
         raise UsageError("--once and --count count readings of rates, which --no-rates leaves out")
     host = session.host()
     wanted = _wanted(session, names)
-    watcher = _Watcher(host, wanted, writer(session, WATCH_KEYS), None if no_rates else interval)
+    watcher = _Watcher(host, wanted, writer(session, WATCH_KEYS, in_table=WATCH_TABLE), None if no_rates else interval)
     if session.given.get("demo"):
         from vm.demo import simulated_samples
 
         watcher.read_samples = simulated_samples
-    watcher.run(1 if once else count)
+    watcher.run(1 if once else count, end_s=end_of(session.timeout_s))
 
 
 def _wanted(session: Session, names: tuple[str, ...]) -> Callable[[Vm], bool]:
@@ -78,15 +86,15 @@ class _Watcher:
         self.samples: dict[str, Sample] = {}
         self.read_samples: Callable[[Any], dict[str, Sample]] = read_samples
 
-    def run(self, readings: int | None) -> None:
-        """Tell everything until `readings` readings of rates were told, or for ever."""
+    def run(self, readings: int | None, *, end_s: float) -> None:
+        """Tell everything until `readings` readings of rates were told, or until `end_s` (monotonic)."""
         source = Source(self.host)
         source.start()
         self.read_all()
         self.measure()  # what the first rates are counted from
         due_s = time.monotonic() + (self.interval_s or 0.0)
-        while readings is None or readings > 0:
-            left_s = due_s - time.monotonic() if self.interval_s else float("inf")
+        while (readings is None or readings > 0) and time.monotonic() < end_s:
+            left_s = (min(due_s, end_s) if self.interval_s else end_s) - time.monotonic()
             try:
                 self.tell(source, source.next(left_s))
                 if self.interval_s and time.monotonic() >= due_s:

@@ -68,6 +68,58 @@ def test_numbers_stay_numbers_in_csv() -> None:
     assert csv_line([-5, 1.5, True, None]) == '-5,1.5,"true",""\n'
 
 
+def test_nothing_and_yes_and_no_look_alike_in_a_cell_and_inside_one() -> None:
+    whole = csv_line([True, False, None, "", [], {}])
+    assert whole == '"true","false","","","",""\n'
+    assert csv_line([{"a": True, "b": False, "c": None, "d": "", "e": []}]) == '"a=true b=false c= d= e="\n'
+
+
+def test_columns_are_named_by_key_or_head_in_any_case(hv: Command) -> None:
+    result = hv("vm", "list", "web-01", "-o", "csv", "--columns", "NAME,memory,Vcpus,CPUS")
+    assert result.out.splitlines()[0] == '"name","memory_bytes","vcpus","vcpus"'
+
+
+@pytest.mark.parametrize("words", [("vm", "list"), ("vm", "show", "web-01"), ("vm", "watch"), ("host", "events")])
+def test_an_unknown_column_is_refused_with_the_nearest(hv: Command, words: tuple[str, ...]) -> None:
+    for output in ("table", "json", "csv"):
+        result = hv(*words, "-o", output, "--columns", "name,kin" if words[0] == "host" else "name,stat")
+        assert (result.code, result.out) == (2, "")
+        assert "no column" in result.err
+
+
+def test_vm_show_keeps_to_the_columns_asked_for(hv: Command) -> None:
+    assert [line.split() for line in hv("vm", "show", "web-01", "--columns", "state,NAME").out.splitlines()] == [
+        ["state", "running"],
+        ["name", "web-01"],
+    ]
+
+
+def test_a_stream_ends_well_after_its_time(process: Command) -> None:
+    assert process("host", "events", "--timeout", "0.2").code == 0
+    result = process("vm", "watch", "--timeout", "0.2", "--no-rates")
+    assert result.code == 0
+    assert "web-01" in result.out
+
+
+def test_events_of_an_unknown_vm_are_not_waited_for(hv: Command) -> None:
+    result = hv("host", "events", "--vm", "web-1")
+    assert (result.code, result.out) == (3, "")
+    assert "web-01" in result.err
+
+
+def test_a_stream_as_a_table_has_heads_over_its_cells(process: Command) -> None:
+    lines = process("vm", "watch", "web-01", "--once", "-o", "table").out.splitlines()
+    assert lines[0].split()[:4] == ["AT", "VM", "STATE", "REASON"]
+    assert all(len(line) < 160 for line in lines)
+    place = lines[0].index("STATE")
+    assert lines[1][place:].startswith("running")
+
+
+def test_a_stream_keeps_to_the_columns_asked_for(process: Command) -> None:
+    lines = process("vm", "watch", "web-01", "--no-rates", "--timeout", "0.2", "--columns", "vm,STATE").out.splitlines()
+    assert [json.loads(line) for line in lines] == [{"vm": "web-01", "state": "running"}]
+
+
 def test_nothing_is_an_empty_cell_in_csv() -> None:
     assert csv_line([None, "", [], {}]) == '"","","",""\n'
 

@@ -275,6 +275,14 @@ def test_a_terminal_gets_colour_unless_no_color(terminal: Callable[..., Terminal
     assert "\x1b" not in plain.seen
 
 
+def test_everything_of_many_vms_fits_a_terminal(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("vm", "list", "web-*", "--details", NO_COLOR="1")
+    assert shell.end() == 0
+    lines = shell.seen.split("\r\n")
+    assert max(map(len, lines)) < 200
+    assert [line.split()[1] for line in lines if line.startswith("name ")] == ["web-01", "web-02"]
+
+
 def test_the_editor_is_opened_and_its_change_shown_and_confirmed(
     terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
