@@ -378,6 +378,7 @@ def _open_in_time(uri: str, closed: threading.Event, *, read_only: bool) -> libv
     with lock:
         given_up = not opened
     if failed:
+        _refuse_unusable(uri, failed[0])
         raise translate(failed[0], f"connect to {uri}") from failed[0]
     if closed.is_set():
         _close_all(opened)
@@ -386,6 +387,15 @@ def _open_in_time(uri: str, closed: threading.Event, *, read_only: bool) -> libv
         cause = f"cannot connect to {uri}: it accepts connections but did not answer in {OPEN_TIMEOUT_S:g} s"
         raise ConnectionLost(cause, remedy="Is it frozen or overloaded? hvtui reconnects by itself")
     return opened[0]
+
+
+def _refuse_unusable(uri: str, error: libvirt.libvirtError) -> None:
+    """Raise UsageError for an error that says that no driver of libvirt takes such a URI: it never will."""
+    code, message = error.get_error_code(), error.get_error_message() or ""
+    is_unknown = code == libvirt.VIR_ERR_NO_CONNECT and "no connection driver" in message
+    if is_unknown or (code == libvirt.VIR_ERR_INTERNAL_ERROR and "URI path" in message):
+        cause = f"cannot connect to {printable(uri, limit=200)}: {printable(message, limit=300)}"
+        raise UsageError(cause, remedy="Write it as qemu:///system or qemu+ssh://USER@HOST/system") from error
 
 
 def _is_alive(connection: libvirt.virConnect) -> bool:

@@ -187,7 +187,8 @@ def check_file(host: Host, path: str, what: str, findings: Findings, *, write: b
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
-        findings.block(f"{what}: there is no file {shown}", "Give the path of a file on the host")
+        reason = f"{what}: there is no file {shown}"
+        findings.block(reason, "Give the path of a file on the host", exit_code=NotFound.exit_code)
         return False
     except OSError:
         pass  # the walk along the path below says who may not pass where

@@ -24,7 +24,7 @@ from host.connection import (
     is_simulated_uri,
     open_host,
 )
-from host.errors import ConnectionLost, Denied, HvtuiError, NotFound
+from host.errors import ConnectionLost, Denied, HvtuiError, NotFound, UsageError
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.waiting import wait_for
 
@@ -359,3 +359,10 @@ def test_a_driver_without_keepalive_is_opened_all_the_same(simulated: Host) -> N
         simulated.connection().setKeepAlive(5, 3)
 
     assert simulated.link.is_up
+
+
+@pytest.mark.parametrize("uri", ["foo", "qemu:///nope"])
+def test_a_uri_that_no_driver_takes_is_the_users_mistake(uri: str) -> None:
+    with pytest.raises(UsageError, match="Write it as qemu:///system") as caught, open_host(uri).calls("look"):
+        pass
+    assert caught.value.exit_code == 2

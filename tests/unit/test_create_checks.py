@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from host import images
-from host.errors import Unsupported, UsageError, WrongState
+from host.errors import NotFound, Unsupported, UsageError, WrongState
 from host.file_access import User
 from tests.support import new_vms
 from tests.support.new_vms import EMPTY, GIB, KVM, MIB, reasons
@@ -174,6 +174,10 @@ def test_a_missing_image_blocks(local, tmp_path):
     found, findings = image_findings(local, tmp_path / "gone.qcow2")
     assert found == "qcow2"
     assert "there is no file" in findings.blockers[0].reason
+    assert findings.blockers[0].exit_code == 3
+    gone = CreateRequest("k", source=SourceKind.KERNEL, kernel=str(tmp_path / "gone"))
+    with pytest.raises(NotFound):
+        plan_create(local, replace(gone, network="none")).raise_if_blocked()
 
 
 def test_an_image_of_another_hypervisor_is_to_be_converted(local, tmp_path):
