@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import libvirt
 
 from host import accelerator
+from host.load import local_memory
 
 if TYPE_CHECKING:
     from host.accelerator import Accelerator
@@ -129,7 +130,7 @@ def read_facts(host: Host, *, configured: str = "auto") -> NodeFacts:
             cores_per_socket=cores,
             threads_per_core=threads,
             cpu_mhz=mhz,
-            memory_bytes=_memory_bytes(connection) or memory_mib * 1024**2,
+            memory_bytes=_memory_bytes(host, connection) or memory_mib * 1024**2,
             numa=known.numa,
             driver=connection.getType(),
             hypervisor_version=version_text(connection.getVersion()),
@@ -212,7 +213,10 @@ def _numa_cell(cell: ET.Element) -> NumaCell:
     return NumaCell(id=int(cell.get("id", "0")), cpus=cpus, memory_bytes=memory_kib * 1024)
 
 
-def _memory_bytes(connection: libvirt.virConnect) -> int | None:
+def _memory_bytes(host: Host, connection: libvirt.virConnect) -> int | None:
+    own = local_memory(host)
+    if own is not None:
+        return own[1]
     # The node's own figure leaves out memory that was plugged in later; the kernel's statistics have it.
     try:
         stats = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0)

@@ -70,7 +70,7 @@ def read_load(host: Host, *, settle_s: float = 0.0) -> HostLoad:
         _cpu_percent(host, read_cpu(host))
         time.sleep(settle_s)
     cpu_percent = _cpu_percent(host, read_cpu(host))
-    memory = _local_memory() if is_from_kernel else _remote_memory(host)
+    memory = local_memory(host) or _remote_memory(host)
     disk = _local_disk(images_directory(host.uri)) if is_from_kernel else _remote_disk(host)
     return HostLoad(cpu_percent, *memory, *disk)
 
@@ -116,7 +116,11 @@ def _local_cpu(_host: Host) -> CpuTimes | None:
     return CpuTimes(busy=sum(getattr(times, name, 0.0) for name in fields), idle=idle)
 
 
-def _local_memory() -> _Pair:
+def local_memory(host: Host) -> tuple[int, int] | None:
+    """The used and the total memory of a local host in bytes, as its kernel tells; None for any other. libvirt adds up
+    the NUMA cells that it sees, which in a container or a small virtual machine may be far less than there is."""
+    if not host.is_local or host.is_simulated:
+        return None
     memory = _psutil().virtual_memory()
     return int(memory.total - memory.available), int(memory.total)
 

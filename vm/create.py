@@ -16,6 +16,7 @@ from host import images
 from host.connection import Host
 from host.errors import NotFound, Unsupported
 from host.facts import GuestDefaults, read_defaults
+from host.load import local_memory
 from host.paths import cache_directory
 from host.plan import Json, Plan, Step
 from host.text import printable
@@ -83,7 +84,7 @@ class _Planner:
         firmware = _firmware(request, defaults)
         with host.calls("plan a new VM", request.name) as connection:
             checks.check_name(connection, request, findings)
-            checks.check_resources(connection, request, defaults, findings)
+            checks.check_resources(connection, request, defaults, findings, memory=local_memory(host))
             choices = checks.read_choices(connection, defaults)
             checks.check_cpu(request, choices, findings)
             nic = self._nic(connection)

@@ -89,16 +89,24 @@ def check_name(connection: libvirt.virConnect, request: CreateRequest, findings:
     findings.block(f"there is a VM called {request.name} already", "Choose another name", exit_code=NameTaken.exit_code)
 
 
-def check_resources(connection: Any, request: CreateRequest, defaults: GuestDefaults, findings: Findings) -> None:
-    """Has the host the processors and the memory?"""
+def check_resources(
+    connection: Any,
+    request: CreateRequest,
+    defaults: GuestDefaults,
+    findings: Findings,
+    *,
+    memory: tuple[int, int] | None = None,
+) -> None:
+    """Has the host the processors and the memory? `memory` is its used and its total one in bytes, where it is known
+    better than libvirt does (host.load.local_memory)."""
     information = connection.getInfo()
-    cpus, total_bytes = information[2], information[1] * MIB
+    cpus, total_bytes = information[2], memory[1] if memory else information[1] * MIB
     if defaults.vcpus_max and request.vcpus > defaults.vcpus_max:
         findings.block(f"{request.vcpus} vCPUs are more than the {defaults.vcpus_max} that a VM can have here")
     elif request.vcpus > cpus:
         findings.warnings.append(f"{request.vcpus} vCPUs share the {cpus} of the host: the guest gets slower by it")
     wanted = format_bytes(request.memory_bytes)
-    available_bytes = _available_bytes(connection)
+    available_bytes = memory[1] - memory[0] if memory else _available_bytes(connection)
     if request.memory_bytes > total_bytes:
         findings.block(f"{wanted} of memory is more than the host has ({format_bytes(total_bytes)})", "Give it less")
     elif request.start and available_bytes is not None and request.memory_bytes > available_bytes:

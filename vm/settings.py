@@ -15,6 +15,7 @@ import libvirt
 
 from host.connection import Host
 from host.errors import NameTaken, UsageError
+from host.load import local_memory
 from host.plan import Blocker, Json, Plan, Step
 from host.text import did_you_mean, printable
 from host.units import KIB, MIB, format_bytes, parse_size
@@ -148,6 +149,7 @@ def _read_target(host: Host, vm: Vm) -> _Target:
         inactive = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         live = domain.XMLDesc(0) if vm.is_active else None
         node = connection.getInfo()
+    memory = local_memory(host)
     return _Target(
         host=host,
         vm=vm,
@@ -155,7 +157,7 @@ def _read_target(host: Host, vm: Vm) -> _Target:
         next_start=read_config(inactive),
         live=read_config(live) if live is not None else None,
         host_cpus=node[2],
-        host_memory_bytes=node[1] * MIB,
+        host_memory_bytes=memory[1] if memory else node[1] * MIB,
     )
 
 

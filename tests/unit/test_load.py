@@ -11,7 +11,7 @@ import pytest
 from host import load
 from host.connection import Host, open_host
 from host.errors import ConnectionLost
-from host.load import CpuTimes, HostLoad, busy_percent, images_directory, read_load, replace_reader
+from host.load import CpuTimes, HostLoad, busy_percent, images_directory, local_memory, read_load, replace_reader
 from tests.support.failing_connection import FailingConnection
 
 
@@ -173,3 +173,13 @@ def test_a_failing_statistic_leaves_the_others(other: Host, monkeypatch: pytest.
 def test_a_simulated_host_may_answer_by_itself(other: Host):
     replace_reader(other, lambda _host: HostLoad(cpu_percent=12.0))
     assert read_load(other).cpu_percent == 12.0
+
+
+def test_a_local_hosts_memory_is_what_its_kernel_says_and_another_ones_is_not_guessed() -> None:
+    total_kib = int(Path("/proc/meminfo").read_text().split()[1])
+    memory = local_memory(open_host("qemu:///system"))
+    assert memory is not None
+    assert memory[1] == total_kib * 1024
+    assert 0 < memory[0] < memory[1]
+    assert local_memory(open_host("qemu+ssh://root@elsewhere/system")) is None
+    assert local_memory(open_host("test:///default")) is None
