@@ -19,6 +19,7 @@ from hvtui.cli import job, streaming, vm  # noqa: E402 - the path above comes fi
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
+from vm import filter_words  # noqa: E402
 
 INTRODUCTION = """# Headless reference
 
@@ -112,6 +113,7 @@ LINE_KINDS = (
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## Common options\n", _options(COMMON), "\n## Exit codes\n", _table("code", EXIT_CODES)]
+    parts += ["\n## The filter language\n", "`--filter TEXT`, and `/` in the console.\n", filter_words.page().rstrip()]
     parts += ["\n## Commands\n"]
     for name, noun in _commands(root):
         parts += _noun(name, noun) if isinstance(noun, Noun) else [_verb(name, noun)]

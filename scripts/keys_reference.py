@@ -11,6 +11,7 @@ sys.path.insert(0, str(PAGE.parents[1]))
 
 from hvtui.tui import actions, catalogue, keymap  # noqa: E402 - the path above comes first
 from hvtui.tui.actions import Action  # noqa: E402
+from vm import filter_words  # noqa: E402
 
 INTRODUCTION = """# Keys
 
@@ -58,6 +59,8 @@ def _lines() -> Iterator[str]:
         yield "| key | does | id | the same as |"
         yield "| --- | --- | --- | --- |"
         yield from (_row(action) for action in actions.actions_for((scope,)))
+    yield "\n## The filter (`/`)\n"
+    yield filter_words.page().rstrip()
 
 
 def _row(action: Action) -> str:

@@ -152,6 +152,7 @@ def _test(term: _Term) -> Test:
 
 def _positive_test(term: _Term) -> Test:
     if not term.key:
+        _refuse_foreign(term)
         return _free_test(_text_test(term, _contains, negate=False))
     if term.key in {"is", "has"}:
         return _flag_test(term)
@@ -175,6 +176,28 @@ def _contains(wanted: str) -> TextTest:
 
 def _equals(wanted: str) -> TextTest:
     return lambda text: wanted == text
+
+
+def _refuse_foreign(term: _Term) -> None:
+    """Say how it is written here to those who write it as elsewhere; in quotes it is text like any other."""
+    first = term.values[0]
+    if first.is_quoted or len(term.values) > 1:
+        return
+    if first.text.startswith("!") and len(first.text) > 1:
+        shown = printable(first.text[1:], limit=40)
+        raise term.error("the opposite is written with a - in front", f"Write -{shown} (put text with a ! in quotes)")
+    word = first.text.casefold()
+    if word in _FOREIGN_WORDS:
+        raise term.unfinished(
+            f"{word!r} is no operator here", f"{_FOREIGN_WORDS[word]} (put the word itself in quotes)"
+        )
+
+
+_FOREIGN_WORDS = {
+    "or": "One of several values is written with commas: state:running,paused",
+    "and": "Leave it out: every term must match",
+    "not": "The opposite is written with a - in front: -tag:web",
+}
 
 
 def _starts(wanted: str) -> TextTest:
@@ -391,6 +414,7 @@ def _number(term: _Term, text: str) -> float:
 
 # What there is
 
+FLAGS: tuple[str, ...] = tuple(_ALL_FLAGS)
 KEYS: tuple[str, ...] = ("state", "is", "has", "host", *_TEXTS, *_NUMBERS)
 RATE_KEYS = frozenset({"cpu", "steal", "read", "write", "receive", "send"})
 CONFIG_KEYS = frozenset({"tag", "owner", "os", "title", "net", "mac", "disk"})
