@@ -1,5 +1,5 @@
-"""What the words of the filter language mean, for the pages that explain it (docs/headless.md, docs/keys.md). Data only;
-vm.filter has the language itself, and a test compares the two."""
+"""What the words of the filter language mean, for the pages that explain it (docs/headless.md, docs/keys.md). Data
+only; vm.filter has the language itself, and a test compares the two."""
 
 from __future__ import annotations
 

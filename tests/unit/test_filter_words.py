@@ -17,7 +17,8 @@ def test_every_key_and_property_is_explained() -> None:
 
 
 def test_every_example_is_a_filter() -> None:
-    examples = re.findall(r"`([^`]+[:<>=][^`]+)`", filter_words.page())
+    spans = re.findall(r"`([^`\n]+)`", filter_words.page())
+    examples = [each for each in spans if re.fullmatch(r"-?[a-z]+(:|[<>]=?)\S.*", each)]
     assert len(examples) > 20
     for example in examples:
         parse(example.replace("key:", "tag:"))
