@@ -39,17 +39,34 @@ def completion(_session: Session, shell: str) -> None:
     write_text(ShellComplete.source(kind(root, {}, "hvtui", COMPLETE_VARIABLE)))
 
 
-def vm_names(context: click.Context, incomplete: str) -> list[str]:
-    """The names of VMs that begin so; one that a shell could misread is left out."""
+def vm_names(context: click.Context, incomplete: str, *, active: bool = False) -> list[str]:
+    """The names of VMs (`active`: of those that run) that begin so; one that a shell could misread is left out."""
     session = context.ensure_object(Session)
     session.given.setdefault("timeout", PATIENCE_S)
     try:
         from vm.inventory import read_states
 
-        names = [vm.name for vm in read_states(session.host())]
+        names = [vm.name for vm in read_states(session.host()) if vm.is_active or not active]
     except (HvtuiError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+
+
+def names_and_settings(context: click.Context, incomplete: str) -> list[str]:
+    """Settings as KEY=, and, until one was given, names of VMs."""
+    from vm.settings import SETTINGS
+
+    words = context.params.get("words") or ()
+    settings = [f"{key}=" for key in SETTINGS if f"{key}=".startswith(incomplete)] if words else []
+    return settings if any("=" in word for word in words) else [*settings, *vm_names(context, incomplete)]
+
+
+def sources(incomplete: str) -> list[CompletionItem]:
+    """What --from takes: its words where they fit, else files."""
+    from click.shell_completion import CompletionItem
+
+    words = [CompletionItem(word) for word in ("tiny", "empty") if word.startswith(incomplete)]
+    return words or [CompletionItem(incomplete, type="file")]
 
 
 def job_ids(context: click.Context, incomplete: str) -> list[CompletionItem]:

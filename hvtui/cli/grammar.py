@@ -189,14 +189,34 @@ def _complete_jobs(context: click.Context, _parameter: click.Parameter, incomple
     return job_ids(context, incomplete)
 
 
+def _complete_active_vms(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from hvtui.cli.completion import vm_names
+
+    return vm_names(context, incomplete, active=True)
+
+
+def complete_settings(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """For `vm set`: names of VMs, then settings."""
+    from hvtui.cli.completion import names_and_settings
+
+    return names_and_settings(context, incomplete)
+
+
+def complete_sources(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """For `vm create --from`: the words, and files."""
+    from hvtui.cli.completion import sources
+
+    return sources(incomplete)
+
+
 def names_argument(*, required: bool = False) -> click.Argument:
     """NAMES…: VM names, UUIDs, ids, or globs in quotes."""
     return click.Argument(["names"], nargs=-1, required=required, shell_complete=_complete_vms)
 
 
-def name_argument() -> click.Argument:
-    """NAME: one VM."""
-    return click.Argument(["name"], shell_complete=_complete_vms)
+def name_argument(*, active: bool = False) -> click.Argument:
+    """NAME: one VM; `active` offers the shell only those that run."""
+    return click.Argument(["name"], shell_complete=_complete_active_vms if active else _complete_vms)
 
 
 def job_argument() -> click.Argument:

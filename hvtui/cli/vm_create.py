@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
+from host.text import printable
 from host.units import parse_size
 from hvtui.cli.change import change
-from hvtui.cli.grammar import option, verb
+from hvtui.cli.grammar import complete_sources, option, verb
 from hvtui.cli.session import Session
 from vm.create_request import CreateRequest, Firmware, Graphics, SourceKind, tiny_request
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE | re.ASCII)
 FROM_HELP = "tiny (a Linux from this system's own kernel), empty, a disk image, or an ISO."
 
 
 @verb(
     "create",
     click.Argument(["name"], metavar="NAME"),
-    option("--from", "origin", metavar="WHAT", text=FROM_HELP),
+    option("--from", "origin", metavar="WHAT", text=FROM_HELP, shell_complete=complete_sources),
     option("--memory", metavar="SIZE", text="Memory, as 512M or 2G."),
     option("--cpus", type=click.IntRange(min=1), metavar="N", text="Virtual CPUs."),
     option("--disk", metavar="SIZE", text="A new empty disk of that size, as 20G."),
@@ -32,8 +35,8 @@ FROM_HELP = "tiny (a Linux from this system's own kernel), empty, a disk image, 
     option("--cpu", "cpu_mode", metavar="MODE", text="A CPU mode or model; auto is the best that can run here."),
     option("--graphics", type=click.Choice([each.value for each in Graphics]), text="Where its screen is reached."),
     option("--os", "os_id", metavar="ID", text="libosinfo's id of its system."),
-    option("--kernel", metavar="FILE", text="Boot this kernel directly."),
-    option("--initrd", metavar="FILE", text="With --kernel: its initial RAM disk."),
+    option("--kernel", type=click.Path(), metavar="FILE", text="Boot this kernel directly."),
+    option("--initrd", type=click.Path(), metavar="FILE", text="With --kernel: its initial RAM disk."),
     option("--cmdline", metavar="TEXT", text="With --kernel: its command line."),
     option("--title", metavar="TEXT", text="A short title."),
     option("--description", metavar="TEXT", text="Free text."),
@@ -49,7 +52,8 @@ def create(session: Session, name: str, keep_failed: bool, **given: Any) -> int:
 
     wanted = request(name, timeout_s=session.timeout_s, wait=session.given.get("wait"), **given)
     host = session.host()
-    return change(session, [(name, None, lambda: plan_create(host, wanted))], own_waiting=True, keep_failed=keep_failed)
+    making = [(name, None, lambda: plan_create(host, wanted))]
+    return change(session, making, own_waiting=session.wait, keep_failed=keep_failed)
 
 
 def request(
@@ -94,12 +98,15 @@ def _source(origin: str | None, kernel: str | None) -> dict[str, Any]:
             raise UsageError("--from and --kernel both say what to boot", remedy="Give one of them")
         return {"source": SourceKind.KERNEL, "kernel": _absolute(kernel)}
     if not origin:
-        raise UsageError("what should it boot?", remedy=f"--from {FROM_HELP.rstrip('.')}; or --kernel FILE")
+        raise UsageError("nothing says what it boots", remedy=f"Give --from {FROM_HELP.rstrip('.')}; or --kernel FILE")
     if origin in {SourceKind.TINY, SourceKind.EMPTY}:
         return {"source": SourceKind(origin)}
+    if _URL.match(origin):
+        shown = printable(origin, limit=200)
+        raise UsageError(f"{shown} is an address, and --from takes a file", remedy="Download it first: curl -LO URL")
     path = _absolute(origin)
     if "/" not in origin and not Path(path).exists():
-        raise UsageError(f"there is no file {origin!r} here", remedy=f"--from takes {FROM_HELP}")
+        raise NotFound(f"there is no file {printable(origin, limit=200)!r} here", remedy=f"--from takes {FROM_HELP}")
     if path.lower().endswith(".iso"):
         return {"source": SourceKind.ISO, "iso": path}
     return {"source": SourceKind.IMAGE, "image": path}

@@ -12,7 +12,7 @@ from host.errors import NotFound, UsageError
 from host.text import printable
 from hvtui.cli.change import change, change_vms
 from hvtui.cli.chosen import chosen_vms, one_vm
-from hvtui.cli.grammar import name_argument, names_argument, option, verb
+from hvtui.cli.grammar import complete_settings, name_argument, names_argument, option, verb
 from hvtui.cli.output import narrate
 from hvtui.cli.session import Session
 
@@ -35,7 +35,9 @@ def rename(session: Session, name: str, new_name: str) -> int:
 
 @verb(
     "set",
-    click.Argument(["words"], nargs=-1, required=True, metavar="NAMES... KEY=VALUE..."),
+    click.Argument(
+        ["words"], nargs=-1, required=True, metavar="NAMES... KEY=VALUE...", shell_complete=complete_settings
+    ),
     text="Change settings. Keys: title, description, tags (a,b or +a or -b), owner, autostart, vcpus, memory. "
     "An empty value clears: hvtui vm set web owner= tags=prod,web memory=2G",
 )
@@ -80,7 +82,11 @@ def delete(session: Session, names: tuple[str, ...], disks: tuple[str, ...], all
     "edit",
     name_argument(),
     option(
-        "--file", "source", metavar="FILE", text="Take the XML from FILE (- is standard input), do not open $EDITOR."
+        "--file",
+        "source",
+        type=click.Path(allow_dash=True),
+        metavar="FILE",
+        text="Take the XML from FILE (- is standard input), do not open $EDITOR.",
     ),
     text="Edit a VM's XML in $VISUAL or $EDITOR, see the difference, and apply it when confirmed.",
 )

@@ -169,7 +169,7 @@ def _rates_record(vm: Vm, sample: Sample, measured: VmRates) -> dict[str, Json]:
 
 @verb(
     "console",
-    name_argument(),
+    name_argument(active=True),
     option("--force", is_flag=True, text="Take it away from whoever has it open."),
     text="The serial console of a running VM; ctrl+] leaves it.",
 )

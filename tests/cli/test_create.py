@@ -66,7 +66,7 @@ def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch: pytest.MonkeyPa
     assert asked("--from", "disk.qcow2").image == str(tmp_path / "disk.qcow2")
 
 
-@pytest.mark.parametrize("words", [(), ("--from", "tinny"), ("--from", "tiny", "--kernel", "/k")])
+@pytest.mark.parametrize("words", [(), ("--from", "http://x/y"), ("--from", "tiny", "--kernel", "/k")])
 def test_an_unclear_source_is_a_usage_error(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         asked(*words)
@@ -88,3 +88,21 @@ def test_a_dry_run_shows_what_would_be_made(hv: Command) -> None:
     assert result.code in {0, 9}
     assert result.json[0]["vm_name"] == "new"
     assert result.json[0]["steps"]
+
+
+def test_an_address_is_to_be_downloaded_first(hv: Command) -> None:
+    result = hv("vm", "create", "web", "--from", "https://example.org/debian.qcow2")
+    assert result.code == 2
+    assert "Download it first" in result.err
+
+
+@pytest.mark.parametrize("name", ["nothing.qcow2", "nothing.iso", "tinny"])
+def test_a_named_file_that_is_not_there_is_not_found(hv: Command, name: str) -> None:
+    assert hv("vm", "create", "web", "--from", name).code == 3
+
+
+def test_what_it_boots_must_be_said(hv: Command) -> None:
+    result = hv("vm", "create", "web")
+    assert result.code == 2
+    assert "?." not in result.err
+    assert "tiny" in result.err

@@ -363,9 +363,24 @@ def test_completion_offers_vms_jobs_columns_and_words(process: Command) -> None:
     assert {"web-01", "web-02"} <= set(offers("hvtui vm start web"))
     assert "autostart" in offers("hvtui vm auto")
     assert "name,state" in offers("hvtui vm list --columns name,st")
+    assert "web-01" in offers("hvtui vm set web")
+    assert offers("hvtui vm set web-01 mem") == ["memory="]
+    assert offers("hvtui vm set web-01 owner=x ti") == ["title="]
+    assert "web-01" in offers("hvtui vm console ")
+    assert not {"build-07", "build-08"} & set(offers("hvtui vm console "))
+    assert offers("hvtui vm create x --from t") == ["tiny"]
     process("vm", "start", "build-07")
     assert "1" in offers("hvtui job show ")
     assert offers("hvtui --connect nonsense:///x vm start ") == []
+
+
+@pytest.mark.parametrize("option", ["--from /boot/vm", "--kernel /boot/vm", "--initrd ./i"])
+def test_completion_lets_the_shell_complete_files(process: Command, option: str) -> None:
+    line = f"hvtui vm create x {option}"
+    told = process(_HVTUI_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(line.split()) - 1))
+    assert told.out.startswith("file,")
+    edit = "hvtui vm edit web-01 --file ./x"
+    assert process(_HVTUI_COMPLETE="bash_complete", COMP_WORDS=edit, COMP_CWORD="5").out.startswith("file,")
 
 
 def test_each_shell_has_its_completion_script(process: Command) -> None:
