@@ -33,7 +33,6 @@ CPU_INFO = Path("/proc/cpuinfo")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KERNEL_DIRECTORY = Path("/boot")
 EMULATORS = (Path("/usr/bin/qemu-system-x86_64"), Path("/usr/libexec/qemu-kvm"))
-SLOWER = "guests are emulated, 10 to 50 times slower"
 
 _proving = threading.Lock()
 
@@ -110,7 +109,7 @@ def _wanted(configured: str) -> tuple[str, str]:
 _ANNOUNCED = Accelerator(AcceleratorKind.KVM, "the host announces KVM")
 _NOT_ANNOUNCED = Accelerator(
     AcceleratorKind.QEMU,
-    f"the host does not announce KVM: {SLOWER}",
+    "the host does not announce KVM",
     remedy="Enable virtualization in the host's firmware and load its KVM module",
 )
 
@@ -142,7 +141,7 @@ def _local_obstacle(*, is_session: bool) -> Accelerator | None:
     if is_session and not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
         return Accelerator(
             AcceleratorKind.QEMU,
-            f"this user may not open {KVM_DEVICE}: {SLOWER}",
+            f"this user may not open {KVM_DEVICE}",
             remedy="Join the group kvm (usermod -aG kvm USER) and log in again",
         )
     return None
@@ -153,13 +152,13 @@ def _without_device() -> Accelerator:
     if flags and not flags & {"vmx", "svm"}:
         return Accelerator(
             AcceleratorKind.QEMU,
-            f"the CPU offers no virtualization (no vmx or svm flag): {SLOWER}",
+            "the CPU offers no virtualization (no vmx or svm flag)",
             remedy="Enable it in the firmware; in a virtual machine, enable nested virtualization on its host",
         )
     module = {"vmx": "kvm_intel", "svm": "kvm_amd"}.get("".join(flags & {"vmx", "svm"}), "kvm")
     return Accelerator(
         AcceleratorKind.QEMU,
-        f"{KVM_DEVICE} does not exist: {SLOWER}",
+        f"{KVM_DEVICE} does not exist",
         remedy=f"Load the kernel module: modprobe {module}",
     )
 
@@ -201,7 +200,7 @@ def _verdict(outcome: Outcome) -> Accelerator:
     failure = f"did not boot within {TIME_LIMIT_S:.0f} s" if outcome is Outcome.SILENT else "could not start"
     return Accelerator(
         AcceleratorKind.QEMU,
-        f"KVM is announced, but a test guest {failure}: {SLOWER}",
+        f"KVM is announced, but a test guest {failure}",
         remedy=f'Set accelerator = "kvm" to use KVM all the same; remove {_cache_file()} to test again',
         is_proved=True,
     )

@@ -40,7 +40,8 @@ class HvtuiError(Exception):
 
     def __str__(self) -> str:
         text = f"{printable(self.about)}: {self.cause}" if self.about else self.cause
-        return f"{text}. {self.remedy}" if self.remedy else text
+        stop = "" if text.endswith((".", "?", "!", "…")) else "."
+        return f"{text}{stop} {self.remedy}" if self.remedy else text
 
 
 class UsageError(HvtuiError):

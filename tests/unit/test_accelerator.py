@@ -128,7 +128,7 @@ def test_a_host_that_does_not_announce_kvm_emulates(machine: Path, host_announci
     for uri in ("qemu+ssh://lab2/system", "qemu:///system"):
         chosen = choose(host_announcing("qemu", uri))
         assert (chosen.kind, starts(machine)) == (QEMU, 0)
-        assert "10 to 50 times slower" in chosen.reason
+        assert chosen.is_emulated
 
 
 def test_an_announcement_that_is_known_costs_no_call(host_announcing):
@@ -210,9 +210,7 @@ def test_a_guest_that_stays_silent_means_emulation(machine: Path, host_announcin
     emulate(machine, "exec sleep 60")
     chosen = choose(host_announcing("kvm"))
     assert (chosen.kind, chosen.is_proved) == (QEMU, True)
-    assert chosen.reason == (
-        "KVM is announced, but a test guest did not boot within 8 s: guests are emulated, 10 to 50 times slower"
-    )
+    assert chosen.reason == ("KVM is announced, but a test guest did not boot within 8 s")
     assert "kvm-proof.json" in chosen.remedy
 
 

@@ -86,3 +86,8 @@ def test_every_exit_code_of_the_tree_is_the_documented_one() -> None:
     for kind in (each for each in HvtuiError.__subclasses__() if each.__module__ == errors.__name__):
         line = next(line for line in tree.splitlines() if f"── {kind.__name__} " in line)
         assert str(kind.exit_code) in line
+
+
+def test_a_cause_that_is_a_question_gets_no_second_stop() -> None:
+    assert str(errors.UsageError("what should it boot?", remedy="Say it")) == "what should it boot? Say it"
+    assert str(errors.UsageError("no memory", remedy="Say it")) == "no memory. Say it"
