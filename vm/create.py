@@ -87,6 +87,7 @@ class _Planner:
             checks.check_resources(connection, request, defaults, findings, memory=local_memory(host))
             choices = checks.read_choices(connection, defaults)
             checks.check_cpu(request, choices, findings)
+            checks.check_os_id(request.os_id, findings)
             nic = self._nic(connection)
             pool = self._pool(connection)
             version = connection.getLibVersion()

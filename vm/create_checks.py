@@ -19,17 +19,20 @@ from host.connection import Host
 from host.errors import Blocked, Denied, HvtuiError, NameTaken, NotFound, Unsupported, UsageError
 from host.facts import GuestDefaults
 from host.file_access import User
+from host.images import ImageInfo
 from host.plan import Blocker
 from host.text import printable
 from host.units import MIB, format_bytes
-from vm.create_request import CreateRequest, Firmware
+from vm.create_request import CreateRequest, Firmware, SourceKind
 from vm.disk_uses import World, read_world
 from vm.domain_xml import check_tag, fits_xml, parse
-from vm.names import name_problem
+from vm.names import check_name as check_new_name
 from vm.new_domain_xml import CPU_MODES
 
 LEAST_MEMORY_BYTES = 16 * MIB
 DISK_FORMATS = ("qcow2", "raw")
+IMAGE_ENDINGS = frozenset({".qcow2", ".qcow", ".qed", ".vmdk", ".vdi", ".vhd", ".vhdx"})
+OS_DATABASE = Path("/usr/share/osinfo/os")
 _NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
 
 
@@ -52,10 +55,7 @@ class Findings:
 
 def check_values(request: CreateRequest) -> None:
     """Refuse what no host could make. Raises UsageError."""
-    problem = name_problem(request.name)
-    if problem:
-        shown = printable(request.name, limit=60)
-        raise UsageError(f"{shown!r} cannot be a VM's name: {problem}", remedy="Use letters, digits and . _ -")
+    check_new_name(request.name)
     if request.vcpus < 1:
         raise UsageError("a VM needs at least one vCPU")
     if request.memory_bytes < LEAST_MEMORY_BYTES:
@@ -64,6 +64,9 @@ def check_values(request: CreateRequest) -> None:
         raise UsageError(f"a disk of {request.disk_bytes} bytes is too small", remedy="Give it 1G, or 0 for none")
     if request.disk_format not in DISK_FORMATS:
         raise UsageError(f"{request.disk_format!r} is not a format for a new disk", remedy="Use qcow2 or raw")
+    if request.source is SourceKind.TINY and request.firmware in {Firmware.UEFI, Firmware.UEFI_SECURE}:
+        remedy = "Leave the firmware out, or install a guest of your own with it"
+        raise UsageError("the tiny guest's kernel is started directly: it has no use for UEFI", remedy=remedy)
     for tag in request.tags:
         check_tag(tag)
     for each in fields(request):
@@ -232,6 +235,7 @@ def check_image(host: Host, request: CreateRequest, findings: Findings) -> str:
     except HvtuiError as error:
         findings.block_for(error)
         return _format_by_name(path)
+    _warn_of_no_image(info, findings)
     if info.is_iso:
         findings.block("that is an installation medium, not a disk", "Make the VM from it as an ISO")
     if info.is_corrupt:
@@ -244,6 +248,30 @@ def check_image(host: Host, request: CreateRequest, findings: Findings) -> str:
             f"Convert it: qemu-img convert -O qcow2 -- {printable(path)} NEW.qcow2",
         )
     return info.format
+
+
+def _warn_of_no_image(info: ImageInfo, findings: Findings) -> None:
+    """Whatever is no known format counts as raw: a text file, too."""
+    if info.format != "raw" or info.is_iso:
+        return
+    shown = printable(str(info.path), limit=200)
+    if info.path.suffix.lower() in IMAGE_ENDINGS:
+        findings.warnings.append(f"{shown} looks like no disk image: by its content it is no {info.path.suffix[1:]}")
+    elif info.path.is_file() and info.path.stat().st_size % 512:
+        findings.warnings.append(f"{shown} looks like no disk image: its size is no whole number of sectors")
+
+
+def check_os_id(os_id: str, findings: Findings) -> None:
+    """Is it an id of libosinfo? Its database, where this machine has it, decides; libvirt keeps any text."""
+    found = re.fullmatch(r"https?://([\w.-]+)((?:/[\w.+-]+)+)", os_id)
+    if not os_id or (found and not OS_DATABASE.is_dir()):
+        return
+    if not found:
+        findings.warnings.append(
+            f"{printable(os_id, limit=80)!r} is no id of libosinfo: write http://debian.org/debian/12"
+        )
+    elif not (OS_DATABASE / found[1] / f"{found[2][1:].replace('/', '-')}.xml").is_file():
+        findings.warnings.append(f"libosinfo here knows no system {printable(os_id, limit=80)}")
 
 
 def _format_by_name(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from host.errors import UsageError
 from host.text import printable
 
+NAME_RULE = "Use letters, digits, spaces and punctuation, but none of / * ? ["
 LONGEST_NAME_BYTES = 200  # NAME_VARS.fd, NAME-swtpm.log: a file name has at most 255 bytes
 
 
@@ -18,6 +19,8 @@ def name_problem(name: str) -> str:
         return "it holds control or invisible characters"
     if "/" in name:
         return "it holds a slash, which no file name can"
+    if any(char in name for char in "*?["):
+        return "it holds * ? or [, which stand for other characters where commands name VMs"
     if name in {".", ".."}:
         return "it is the name of a directory"
     if len(name.encode()) > LONGEST_NAME_BYTES:
@@ -30,5 +33,5 @@ def check_name(name: str) -> str:
     problem = name_problem(name)
     if problem:
         shown = printable(name, limit=60)
-        raise UsageError(f"{shown!r} cannot be a VM's name: {problem}", remedy="Use letters, digits and . _ -")
+        raise UsageError(f"{shown!r} cannot be a VM's name: {problem}", remedy=NAME_RULE)
     return name

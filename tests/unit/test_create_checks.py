@@ -33,7 +33,7 @@ def local(host, monkeypatch):
 
 def test_a_name_that_is_taken_ends_with_the_code_of_a_conflict(simulated):
     name = inventory.read(simulated)[0].name
-    taken = next(vm.name for vm in inventory.read(simulated) if vm.name.isascii() and len(vm.name) < 40)
+    taken = next(vm.name for vm in inventory.read(simulated) if vm.name == "web-01")
     plan = plan_create(simulated, replace(EMPTY, name=taken, disk_bytes=0))
     assert name
     assert f"there is a VM called {taken} already" in reasons(plan)
@@ -47,6 +47,11 @@ def test_a_name_that_is_taken_ends_with_the_code_of_a_conflict(simulated):
     [
         {"name": ""},
         {"name": "a/b"},
+        {"name": "web*"},
+        {"name": "*"},
+        {"name": "web?"},
+        {"name": "web[1]"},
+        {"source": SourceKind.TINY, "firmware": Firmware.UEFI},
         {"name": "evil\x1b[31m"},
         {"name": "n" * 10_000},
         {"vcpus": 0},
@@ -207,6 +212,32 @@ def test_a_file_that_is_no_iso_warns(local, tmp_path):
     assert findings.blockers
     create_checks.check_iso(local, str(tmp_path / "none.iso"), findings)
     assert "there is no file" in findings.blockers[-1].reason
+
+
+def test_a_text_that_is_named_as_an_image_warns_and_an_empty_raw_disk_does_not(local, tmp_path):
+    for name in ("notes.qcow2", "notes.img"):
+        (tmp_path / name).write_text("milk, bread")
+        found, findings = image_findings(local, tmp_path / name)
+        assert found == "raw"
+        assert "looks like no disk image" in findings.warnings[0]
+    _, findings = image_findings(local, make_image(tmp_path / "blank.img", "-f", "raw"))
+    assert findings.warnings == []
+
+
+def test_a_system_that_libosinfo_does_not_know_warns(tmp_path, monkeypatch):
+    def warnings(os_id):
+        findings = Findings()
+        create_checks.check_os_id(os_id, findings)
+        return findings.warnings
+
+    monkeypatch.setattr(create_checks, "OS_DATABASE", tmp_path / "none")
+    assert "is no id of libosinfo" in warnings("debian12")[0]
+    assert warnings("http://debian.org/debian/99") == warnings("") == []
+    monkeypatch.setattr(create_checks, "OS_DATABASE", tmp_path)
+    (tmp_path / "debian.org").mkdir()
+    (tmp_path / "debian.org" / "debian-12.xml").write_text("<libosinfo/>")
+    assert warnings("http://debian.org/debian/12") == []
+    assert "knows no system http://debian.org/debian/99" in warnings("http://debian.org/debian/99")[0]
 
 
 def test_a_missing_backing_file_blocks_with_the_images_own_words(local, tmp_path):
