@@ -319,7 +319,7 @@ def _set_memory(target: _Target, value: str) -> _Change:
         },
     }
     step = target.step("vm.set-memory", "Set the memory", args, *_memory_commands(target, maximum, wanted, ballooned))
-    warnings = _memory_warnings(target, wanted, ballooned=ballooned)
+    warnings = _memory_warnings(target, wanted, maximum, ballooned=ballooned)
     return _Change((step,), warnings, (*_needs_configuration(target), *_memory_blockers(target, maximum)))
 
 
@@ -332,7 +332,7 @@ def _memory_commands(target: _Target, maximum: int, wanted: int, ballooned: bool
     )
 
 
-def _memory_warnings(target: _Target, wanted: int, *, ballooned: bool) -> tuple[str, ...]:
+def _memory_warnings(target: _Target, wanted: int, maximum: int, *, ballooned: bool) -> tuple[str, ...]:
     warnings, live = [], target.live
     if live is not None and not ballooned:
         most = format_bytes(live.memory_max_bytes)
@@ -340,8 +340,12 @@ def _memory_warnings(target: _Target, wanted: int, *, ballooned: bool) -> tuple[
         warnings.append(f"The memory changes {_NEXT_START}: {why}")
     elif live is not None and wanted < live.memory_bytes:
         warnings.append(
-            "The guest gives memory back only as far as it can: taking too much makes it slow or end programs"
+            "The guest gives memory back gradually, and only as far as it can: taking too much makes it slow or end "
+            "programs"
         )
+    if maximum < target.next_start.memory_max_bytes:
+        most = f"{format_bytes(target.next_start.memory_max_bytes)} to {format_bytes(maximum)}"
+        warnings.append(f"The most memory that it can be given while it runs goes down from {most}, {_NEXT_START}")
     if wanted > target.host_memory_bytes:
         warnings.append(f"That is more than the host's {format_bytes(target.host_memory_bytes)}")
     return tuple(warnings)

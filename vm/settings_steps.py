@@ -120,7 +120,9 @@ def labels_text(root: Element, tags: Sequence[str], owner: str) -> str | None:
         return None
     for element in own.iter():
         element.tag = element.tag.removeprefix(f"{{{HVTUI_NAMESPACE}}}")
-    own.tail = None
+        if len(element):
+            element.text = None  # the layout between elements: on one line it can be pasted into a shell
+        element.tail = None
     return to_text(own)
 
 

@@ -89,7 +89,7 @@ def test_a_name_that_would_do_harm_is_refused(simulated: Host, name: str) -> Non
         plan_rename(simulated, inventory.find(simulated, "build-07"), name)
 
 
-@pytest.mark.parametrize("name", ["web", "-x", "日本語", "a b", "[red]x", "x" * LONGEST_NAME_BYTES])
+@pytest.mark.parametrize("name", ["web", "-x", "日本語", "a b", "{red}x", "x" * LONGEST_NAME_BYTES])
 def test_other_names_are_fine(name: str) -> None:
     assert not name_problem(name)
 
@@ -362,3 +362,19 @@ def test_a_rollback_has_nothing_to_do_for_a_vm_that_is_gone(simulated: Host, pri
         job = jobs.submit(plan, simulated, journal)
         assert (job.state, job.exit_code) == (JobState.FAILED, 3)
         assert journal.holder(vm.uuid) is None
+
+
+def test_lowering_the_stored_maximum_is_told(simulated: Host) -> None:
+    plan = setting(simulated, "web-02", memory="512M")
+    told = "The most memory that it can be given while it runs goes down from 2.0G to 512M, from the next start"
+    assert told in plan.warnings
+    assert not any("goes down" in warning for warning in setting(simulated, "web-02", memory="4G").warnings)
+
+
+def test_the_command_that_sets_labels_is_one_line(simulated: Host) -> None:
+    done(setting(simulated, "web-01", tags="a,b", owner="carol"), simulated)
+    (command,) = setting(simulated, "web-01", tags="+c").steps[0].commands
+    assert "\n" not in command
+    assert "\\n" not in command
+    assert "<hvtui>" not in command
+    assert "<tag>a</tag><tag>b</tag><tag>c</tag>" in command
