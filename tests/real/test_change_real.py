@@ -113,9 +113,9 @@ def test_a_vm_starts_paused_and_saves_paused(real_host: Host) -> None:
 
 def test_a_vm_is_renamed_with_its_uefi_variables(real_host: Host) -> None:
     define(real_host, "old", firmware=UEFI)
-    job = done(plan_rename(real_host, inventory.find(real_host, "old"), "-new [x]"), real_host)
-    done(lifecycle.plan_start(real_host, inventory.find(real_host, "-new [x]")), real_host)
-    done(lifecycle.plan_off(real_host, inventory.find(real_host, "-new [x]")), real_host)
+    job = done(plan_rename(real_host, inventory.find(real_host, "old"), "-new (x)"), real_host)
+    done(lifecycle.plan_start(real_host, inventory.find(real_host, "-new (x)")), real_host)
+    done(lifecycle.plan_off(real_host, inventory.find(real_host, "-new (x)")), real_host)
     done(jobs.plan_undo(job, real_host), real_host)
     assert inventory.find(real_host, "old").state is VmState.OFF
 
