@@ -85,7 +85,7 @@ async def test_what_is_typed_survives_a_refused_plan(app_on: App, simulated: Hos
         await on_screen(pilot, CreateScreen)
         assert screen.query_one("#name", Input).value == "shop"
         assert "shop" not in names(app)
-        await pilot.press("escape")
+        await pilot.press("escape", "escape")
         await on_screen(pilot, FleetScreen)
 
 
@@ -160,6 +160,51 @@ async def test_what_blocks_the_plan_is_said_and_nothing_is_made(app_on: App, sim
         await pilot.press("ctrl+s")
         await until(pilot, lambda: "cannot be made yet" in status(pilot))
         assert isinstance(app.screen, CreateScreen)
+
+
+async def test_tab_goes_to_the_next_field_and_shift_tab_back(app_on: App, simulated: Host):
+    async with running(app_on(simulated)) as pilot:
+        screen = await open_form(pilot)
+        await pilot.press("tab")
+        assert screen.focused is screen.query_one("#source")
+        await pilot.press("tab")
+        assert screen.focused is screen.query_one("#vcpus")
+        await pilot.press("shift+tab", "shift+tab")
+        assert screen.focused is screen.query_one("#name")
+        await pilot.press("enter")
+        assert screen.focused is screen.query_one("#source")
+
+
+async def test_a_filled_form_is_given_up_only_at_the_second_press(app_on: App, simulated: Host):
+    async with running(app_on(simulated)) as pilot:
+        screen = await open_form(pilot)
+        await pilot.press("s", "escape")
+        await until(pilot, lambda: "not made yet: esc again gives the form up" in status(pilot))
+        assert pilot.app.screen is screen
+        await pilot.press("h", "escape")  # what was typed since was not warned of
+        await pilot.pause()
+        assert pilot.app.screen is screen
+        await pilot.press("escape")
+        await on_screen(pilot, FleetScreen)
+
+
+async def test_an_untouched_form_is_left_at_once(app_on: App, simulated: Host):
+    async with running(app_on(simulated)) as pilot:
+        await open_form(pilot)
+        await pilot.press("tab", "tab", "escape")
+        await on_screen(pilot, FleetScreen)
+
+
+async def test_quitting_from_a_filled_form_asks_once(app_on: App, simulated: Host):
+    app = app_on(simulated)
+    async with running(app) as pilot:
+        screen = await open_form(pilot)
+        await pilot.press("s", "ctrl+c")
+        await until(pilot, lambda: "not made yet" in status(pilot))
+        assert app.screen is screen
+        assert app._exit is False
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: app._exit)
 
 
 async def test_a_missing_path_is_asked_for(app_on: App, simulated: Host):

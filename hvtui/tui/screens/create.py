@@ -25,8 +25,15 @@ from vm.create_request import SourceKind
 _PREVIEW_DELAY_S = 0.2  # typing must not ask the host at every key
 _NOT_YET = (
     row("Give it a name: what will be made stands here.", style="$text-muted", indent=2),
-    row("↑↓ tab  another field     ←→  another choice", style="$text-muted", indent=2),
+    row("↑↓ tab enter  another field     ←→  another choice", style="$text-muted", indent=2),
 )
+_MOVES = (
+    ("down", "app.focus_next"),
+    ("up", "app.focus_previous"),
+    ("tab", "app.focus_next"),
+    ("shift+tab", "app.focus_previous"),
+)
+_INITIAL = {field.key: field.value for field in FIELDS}
 _LOOKING = (row("looking at what the host can do …", style="$text-muted", indent=2),)
 
 
@@ -51,17 +58,15 @@ class CreateScreen(HvtuiScreen):
     CreateScreen .field Label { width: 12; color: $text-muted; }
     CreateScreen .field.-wrong Label { color: $text-error; text-style: bold; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "app.focus_next", show=False),
-        Binding("up", "app.focus_previous", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding(key, action, show=False) for key, action in _MOVES]
 
     def __init__(self) -> None:
         super().__init__()
         # keymap.bindings_for replaced the bindings of the class: the form's own come back here.
-        for key, action in (("down", "app.focus_next"), ("up", "app.focus_previous")):
+        for key, action in _MOVES:
             self._bindings.bind(key, action, show=False)
         self._has_preview = False
+        self._warned_of: dict[str, str] = {}  # the answers that the first esc warned of
         self._typed: set[str] = set()  # fields the user has changed: suggestions leave them alone
 
     def body(self) -> Iterable[Widget]:
@@ -112,7 +117,20 @@ class CreateScreen(HvtuiScreen):
         await self.hvtui.propose([plan], done="made", ask=True, accepted=lambda: self.hvtui.go("fleet"))
 
     def leave(self) -> None:
-        self.hvtui.back()
+        """Go back; a filled form is given up only at the second press."""
+        if self._may_be_lost("esc"):
+            self.hvtui.back()
+
+    def may_quit(self) -> bool:
+        return self._may_be_lost("the same key")
+
+    def _may_be_lost(self, key: str) -> bool:
+        values = self._values()
+        if values in (_INITIAL, self._warned_of):
+            return True
+        self._warned_of = values
+        self.say(f"not made yet: {key} again gives the form up, ctrl+s shows the plan", "warn")
+        return False
 
     def _values(self) -> dict[str, str]:
         values = {}

@@ -85,11 +85,18 @@ class XmlEditorScreen(HvtuiScreen):
 
     def leave(self) -> None:
         """Go back; unsaved text is given up only at the second press."""
-        if self.text != self._xml and self._warned_of != self.text:
-            self._warned_of = self.text
-            self.say("not saved: esc again gives the changes up, ctrl+s shows them", "warn")
-            return
-        self.hvtui.back()
+        if self._may_be_lost("esc"):
+            self.hvtui.back()
+
+    def may_quit(self) -> bool:
+        return self._may_be_lost("the same key")
+
+    def _may_be_lost(self, key: str) -> bool:
+        if self.text in (self._xml, self._warned_of):
+            return True
+        self._warned_of = self.text
+        self.say(f"not saved: {key} again gives the changes up, ctrl+s shows them", "warn")
+        return False
 
     @property
     def _editor(self) -> XmlText:
