@@ -6,12 +6,13 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 from textual.app import App
 from textual.binding import BindingType
@@ -31,18 +32,23 @@ from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets.command_line import Choice
-from vm.model import Snapshot
+from vm.model import Snapshot, Vm
 
 if TYPE_CHECKING:
     from host.connection import Host
     from host.journal import Journal
     from hvtui.config import Config
+    from hvtui.tui.remedies import Remedy
     from vm.feed import ReadSamples
 
 __all__ = ["HvtuiApp", "Services", "run"]
 
 EVENTS_KEPT = 1000
 LEAVING_POLL_S = 0.1
+REMEDY_POLL_S = 0.1
+REMEDY_SEEN_S = 5.0  # how long the list may take to know what a remedy did
+REMEDIED = {"vm.resume": "resumed"}
+Again: TypeAlias = Callable[[Sequence[Vm]], Awaitable[Sequence[Plan]]]
 
 # Loaded when first opened: what is not imported costs neither time nor memory.
 SCREENS = {
@@ -223,7 +229,10 @@ class HvtuiApp(App[None]):
         self.run_worker(guarded(), group="actions")
 
     async def _plan_and_propose(self, plan: Callable[..., Plan], target: Target, done: str) -> None:
-        await self.propose(await self.plan_each(plan, target), done=done)
+        async def again(vms: Sequence[Vm]) -> Sequence[Plan]:
+            return await self.plan_each(plan, Target(vms=tuple(vms)))
+
+        await self.propose(await self.plan_each(plan, target), done=done, again=again)
 
     def selected(self) -> Target:
         """What an action would work on now."""
@@ -242,23 +251,54 @@ class HvtuiApp(App[None]):
         done: str = "",
         ask: bool = False,
         accepted: Callable[[], None] | None = None,
+        again: Again | None = None,
     ) -> bool:
         """Show the plans, and run them when accepted; True when they ran and all ended well. Harmless plans without
         warnings run at once (unless `ask` or the configuration says otherwise). `done` is the past tense for the
-        status line; `accepted` is called before they run. Call it from a worker (every action's handler is one)."""
+        status line; `accepted` is called before they run; `again` makes the plans anew for VMs that a remedy has
+        changed, which are then proposed in their place. Call it from a worker (every action's handler is one)."""
         if not plans:
             return False
         if ask or not self._may_run_at_once(plans):
             from hvtui.tui.screens.plan import PlanScreen
 
-            if not await self.push_screen_wait(PlanScreen(plans)):
-                return False
+            dialog = PlanScreen(plans)
+            if not await self.push_screen_wait(dialog):
+                if dialog.remedy is None:
+                    return False
+                plans = await self._remedied(plans, dialog.remedy, again)
+                return await self.propose(plans, done=done, ask=True, accepted=accepted, again=again)
         if accepted is not None:
             accepted()
         runnable = [plan for plan in plans if not plan.blockers]
         outcomes = await self.bridge.run_plans(runnable)
         await self._tell(runnable, outcomes, done)
         return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
+
+    async def _remedied(self, plans: Sequence[Plan], remedy: Remedy, again: Again | None) -> Sequence[Plan]:
+        """Propose the remedy for the VMs that it belongs to. Returns the plans to come back to: the same ones when the
+        remedy was not wanted, none when there is nothing left to do."""
+        vms = self._vms_of(remedy.uuids)
+        done = REMEDIED.get(remedy.blocker_id, remedy.action.done)
+        if not await self.propose(await self.plan_each(remedy.plan, Target(vms=vms)), done=done):
+            return plans
+        if again is None:
+            return ()
+        from hvtui.tui.remedies import is_removed
+
+        deadline = time.monotonic() + REMEDY_SEEN_S
+        uuids = [plan.vm_uuid for plan in plans if plan.vm_uuid]
+        made = await again(self._vms_of(uuids))
+        while not is_removed(remedy, made) and time.monotonic() < deadline:
+            await asyncio.sleep(REMEDY_POLL_S)  # until the list knows it
+            made = await again(self._vms_of(uuids))
+        made = [plan for plan in made if not (plan.blockers and plan.vm_uuid in remedy.uuids)]
+        return made if any(not plan.blockers for plan in made) else ()
+
+    def _vms_of(self, uuids: Iterable[str]) -> tuple[Vm, ...]:
+        """Those VMs as the list has them now."""
+        wanted = frozenset(uuids)
+        return tuple(vm for vm in self.snapshot.vms if vm.uuid in wanted) if self.snapshot is not None else ()
 
     def say(self, text: str, role: str = "text") -> None:
         """One line in the status line of the shown screen (or the one below a dialog)."""

@@ -23,6 +23,7 @@ _WORD = 6  # the column of "lost" and "kept"
 
 # The service layer names what removes a blocker; where one action does two of these, the id differs.
 _SERVED_BY = {"vm.resume": "vm.pause", "vm.discard-saved": "vm.discard"}
+_OFFERED_AS = {"vm.resume": "resume"}
 
 
 def title_of(plans: Sequence[Plan]) -> str:
@@ -47,7 +48,7 @@ def plan_rows(plan: Plan) -> list[Row]:
     rows: list[Row] = []
     for blocker in plan.blockers:
         rows.append(row(printable(blocker.reason, limit=_LONGEST), mark="×", style="$text-error bold"))
-        rows += _remedy_rows(blocker)
+        rows += _remedy_rows(blocker, plan)
     consequences = _consequences(plan)
     if plan.blockers and (plan.steps or consequences):
         rows += [row(), row("What it would do after that:", style="$text-muted")]
@@ -95,15 +96,20 @@ def has_xml(plans: Iterable[Plan]) -> bool:
     return any(plan.xml_after is not None for plan in plans)
 
 
-def removers(plans: Iterable[Plan]) -> dict[str, Action]:
-    """What removes the plans' blockers: Textual's name of the key -> action, those without a key left out."""
-    found: dict[str, Action] = {}
-    for plan in plans:
-        for blocker in plan.blockers:
-            action = remover(blocker)
-            for key in keymap.keys_of(action) if action is not None else ():
-                found.setdefault(key, action)  # type: ignore[arg-type]  # no keys without an action
-    return found
+def blocked_by(blocker_id: str, plans: Iterable[Plan]) -> list[Plan]:
+    """The plans that the action of that id (as blockers name it) unblocks."""
+    return [plan for plan in plans if any(blocker.action_id == blocker_id for blocker in plan.blockers)]
+
+
+def remedy_words(blocker_id: str, plans: Sequence[Plan]) -> str:
+    """What the remedy does, and to how many of the plans' VMs: "resume these 2"."""
+    action = remover(Blocker("", action_id=blocker_id))
+    title = _OFFERED_AS.get(blocker_id, action.title if action is not None else blocker_id)
+    if len(plans) == 1:
+        return title
+    of = f"{title} of" if blocker_id == "vm.discard-saved" else title
+    those = blocked_by(blocker_id, plans)
+    return f"{of} {printable(those[0].vm_name or 'it', limit=_NAME)}" if len(those) == 1 else f"{of} these {len(those)}"
 
 
 def remover(blocker: Blocker) -> Action | None:
@@ -129,10 +135,9 @@ def key_hints(hints: Iterable[tuple[str, str]]) -> Content:
     return Content("   ").join(parts)
 
 
-def _remedy_rows(blocker: Blocker) -> list[Row]:
+def _remedy_rows(blocker: Blocker, plan: Plan) -> list[Row]:
     rows = [row(printable(blocker.remedy, limit=_LONGEST), style="$text-muted")] if blocker.remedy else []
-    action = remover(blocker)
-    return [*rows, _key_row(action)] if action is not None else rows
+    return [*rows, *_key_rows(blocker, [plan])]
 
 
 def _blocked_rows(plans: Sequence[Plan]) -> list[Row]:
@@ -145,14 +150,17 @@ def _blocked_rows(plans: Sequence[Plan]) -> list[Row]:
         names = ", ".join(printable(plan.vm_name or plan.title, limit=_NAME) for plan in those)
         words = Content.assemble((f"{printable(reason, limit=_LONGEST)}: ", "bold $text-error"), names)
         rows.append(Row(words, Content.styled("  ×  ", "$text-error")))
-        action = remover(those[0].blockers[0])
-        rows += [_key_row(action)] if action is not None else []
+        rows += _key_rows(those[0].blockers[0], plans)
     return rows
 
 
-def _key_row(action: Action) -> Row:
+def _key_rows(blocker: Blocker, plans: Sequence[Plan]) -> list[Row]:
+    action = remover(blocker)
+    if action is None or blocker.action_id is None:
+        return []
+    words = remedy_words(blocker.action_id, plans)
     key = keymap.shown_key(action) or f":{action.title}"
-    return row(Content.assemble((key, "bold $accent"), f"  {action.title}"))
+    return [row(Content.assemble((key, "bold $accent"), f"  {words}"))]
 
 
 def _consequences(plan: Plan, without: frozenset[str] = frozenset(), *, indent: int = 5) -> list[Row]:

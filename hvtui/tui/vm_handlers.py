@@ -29,8 +29,11 @@ async def rename(app: HvtuiApp, target: Target) -> None:
     prompt = PromptScreen(f"Rename {_short(vm)}", value=_editable(vm.name), hint=hint, check=name_problem)
     name = await app.push_screen_wait(prompt)
     if name and name != vm.name:
-        plan = await app.bridge.call(plan_rename, app.services.host, vm, name)
-        await app.propose([plan], done="renamed")
+
+        async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
+            return [await app.bridge.call(plan_rename, app.services.host, each, name) for each in vms]
+
+        await app.propose(await planned([vm]), done="renamed", again=planned)
 
 
 async def set_tags(app: HvtuiApp, target: Target) -> None:
@@ -74,15 +77,23 @@ async def delete(app: HvtuiApp, target: Target) -> None:
 
     host = app.services.host
     if len(target.vms) > 1:
-        await app.propose(await app.plan_each(plan_delete, target), done="deleted")
+
+        async def kept(vms: Sequence[Vm]) -> Sequence[Plan]:
+            return await app.plan_each(plan_delete, Target(vms=tuple(vms)))
+
+        await app.propose(await kept(target.vms), done="deleted", again=kept)
         return
     vm = target.vms[0]
     uses = await app.bridge.call(disk_uses, host, vm)
     asks = bool(uses) or (vm.is_active and vm.persistent)
     wanted = await app.push_screen_wait(DeleteScreen(vm, uses)) if asks else Deletion()
     if wanted is not None:
-        plan = await app.bridge.call(plan_delete, host, vm, remove_disks=wanted.disks, off=wanted.off)
-        await app.propose([plan], done="deleted")
+        disks, off = wanted.disks, wanted.off
+
+        async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
+            return [await app.bridge.call(plan_delete, host, each, remove_disks=disks, off=off) for each in vms]
+
+        await app.propose(await planned([vm]), done="deleted", again=planned)
 
 
 async def undo_last(app: HvtuiApp, _target: Target) -> None:

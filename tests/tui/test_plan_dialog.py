@@ -225,7 +225,7 @@ def test_a_blocked_plan_says_what_it_would_do_but_offers_no_way_to_do_it():
     blocked = plan(blockers=(Blocker("it sleeps", "Wake it", "vm.resume"), Blocker("no space", "Buy a disk")))
     lines = text(plan_text.plan_rows(blocked)).splitlines()
     assert [line.strip() for line in lines[:5]] == [
-        "×  it sleeps", "Wake it", "P  pause/resume", "×  no space", "Buy a disk",
+        "×  it sleeps", "Wake it", "P  resume", "×  no space", "Buy a disk",
     ]  # fmt: skip
     assert "What it would do after that:" in "\n".join(lines)
 
@@ -256,3 +256,40 @@ async def test_the_disks_dialog_leads_to_the_plan(app_on: App, simulated: Host):
         await pilot.press("enter")
         await on_screen(pilot, PlanScreen)
         assert "kept  the disk /img/build-07.qcow2" in picture(pilot)
+
+
+async def test_a_remedy_is_for_the_blocked_vms_only_and_leads_back(app_on: App, simulated: Host, journal: Journal):
+    app = app_on(simulated)
+    async with running(app, (120, 40)) as pilot:
+        for name in ("web-02", "files", "db-01"):
+            app.screen.go_to_vm(vm(app, name).uuid)  # type: ignore[attr-defined]
+            await pilot.press("space")
+        await pilot.press("S")
+        await on_screen(pilot, PlanScreen)
+        shown = picture(pilot)
+        assert "1 of 3 cannot be done" in shown
+        assert "P resume db-01" in shown
+        await pilot.press("P")
+        await until(pilot, lambda: [job.title for job in journal.jobs()] == ["Resume db-01"])
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen) and len(app.screen.runnable) == 3)
+        assert vm(app, "web-02").state.value == "running"
+        await pilot.press("enter")
+        await until(pilot, lambda: not any(vm(app, name).is_active for name in ("web-02", "files", "db-01")))
+
+
+async def test_who_does_not_want_the_remedy_comes_back_to_the_plans(app_on: App, simulated: Host, journal: Journal):
+    app = app_on(simulated)
+    async with running(app) as pilot:
+        await go_to(pilot, "web-02")
+        await pilot.press("r")
+        await on_screen(pilot, PromptScreen)
+        await pilot.press("x", "enter")
+        await on_screen(pilot, PlanScreen)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen) and app.screen.plans[0].command[1] == "stop")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen) and app.screen.plans[0].command[1] == "rename")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, PlanScreen)
+        assert journal.jobs() == ()

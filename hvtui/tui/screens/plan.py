@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
@@ -15,16 +15,15 @@ from textual.widgets import Input, Static
 from host.plan import Plan
 from hvtui.same_as import command_lines
 from hvtui.tui import keymap, plan_text
+from hvtui.tui.remedies import Remedy, remedies
 from hvtui.tui.screens.dialog import Dialog
 from hvtui.tui.widgets.line_input import LineInput
 from hvtui.tui.widgets.page import Page, Row
 
-if TYPE_CHECKING:
-    from hvtui.tui.app import HvtuiApp
-
 
 class PlanScreen(Dialog[bool]):
-    """Shows one or more plans. Dismisses with True when the runnable ones are to be run."""
+    """Shows one or more plans. Dismisses with True when the runnable ones are to be run; with False and `remedy` when
+    the key of a remedy was pressed, which the caller then proposes."""
 
     DEFAULT_CSS = """
     PlanScreen #confirm { height: 1; margin-top: 1; }
@@ -44,7 +43,8 @@ class PlanScreen(Dialog[bool]):
         self.plans = tuple(plans)
         self.runnable = tuple(plan for plan in self.plans if not plan.blockers)
         self.must_type = plan_text.typed_confirmation(self.plans) if self.runnable else None
-        self._removers = plan_text.removers(self.plans)
+        self.remedy: Remedy | None = None
+        self._remedies = remedies(self.plans)
         self._shows_details = False
         self.lines_below = 2 if self.must_type is not None else 0
         self.set_class(self.must_type is not None, "-danger")
@@ -67,8 +67,8 @@ class PlanScreen(Dialog[bool]):
     def hints(self) -> Sequence[tuple[str, str]]:
         hints: list[tuple[str, str]] = []
         if not self._is_typing:
-            actions = {action.id: action for action in self._removers.values()}
-            hints += [(keymap.shown_key(action), action.title) for action in list(actions.values())[:2]]
+            offered = {each.blocker_id: each for each in self._remedies.values()}
+            hints += [(keymap.shown_key(each.action), each.words) for each in list(offered.values())[:2]]
         if self.runnable:
             rest = len(self.runnable) < len(self.plans)
             hints.append(("enter", f"do the other {len(self.runnable)}" if rest else "do it"))
@@ -84,12 +84,12 @@ class PlanScreen(Dialog[bool]):
         return (*hints, ("esc", "back"))
 
     def on_key(self, event: events.Key) -> None:
-        """A key that removes a blocker leaves the dialog and does that."""
-        action = self._removers.get(event.key)
-        if action is not None and not self._is_typing:
+        """A key that removes a blocker leaves the dialog: the caller does that for the VMs it belongs to."""
+        remedy = self._remedies.get(event.key)
+        if remedy is not None and not self._is_typing:
             event.stop()
+            self.remedy = remedy
             self.dismiss(False)
-            cast("HvtuiApp", self.app).act(action.id)
 
     def on_input_changed(self) -> None:
         self.show_frame()
