@@ -200,7 +200,7 @@ class _Bridge:
         before, escape, _ = typed.partition(bytes([self._escape]))
         self._to_send += before
         if escape:
-            self._reason = "left with the escape key"
+            self._reason = f"left with {key_name(self._escape)}"
         elif not typed:
             self._reason = "the input ended"
 

@@ -11,10 +11,10 @@ from textual.app import SuspendNotSupported
 
 from host.errors import Unsupported
 from host.text import printable
+from vm.model import Vm, VmState
 
 if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
-    from vm.model import Vm
 
 # What a guest may have left switched on: alternative screen, mouse reports, keypad and character-set modes, a scroll
 # region, colours, a hidden cursor (ECMA-48, DEC STD 070).
@@ -22,6 +22,7 @@ TIDY = (
     b"\x1b[?1049l\x1b[!p\x1b[r\x1b[0m\x0f\x1b(B\x1b>"
     b"\x1b[?1l\x1b[?7h\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
 )
+_FROZEN = {VmState.PAUSED, VmState.SUSPENDED}
 
 
 def lend_terminal(app: HvtuiApp, vm: Vm) -> str:
@@ -38,16 +39,32 @@ def lend_terminal(app: HvtuiApp, vm: Vm) -> str:
         raise Unsupported(
             "this terminal cannot be lent to a console", about=vm.name, remedy="Use 'hvtui vm console' in a shell"
         ) from None
+    blank = clean_page(app.size.height)
     try:
+        with suppress(OSError):
+            os.write(terminal_out, blank + _greeting(vm))
         reason = console.attach(app.services.host, vm, stdin_fd=terminal_in, stdout_fd=terminal_out)
     finally:
         with suppress(OSError):  # its window was closed: the signal that says so ends the program
-            os.write(terminal_out, TIDY)
+            os.write(terminal_out, TIDY + blank)
         # Called by hand: at an exception Textual's own context manager would leave the app suspended.
         suspension.__exit__(None, None, None)
         app.bridge.set_polling(True)
         app.bridge.refresh()
     return printable(reason, limit=200)
+
+
+def clean_page(rows: int) -> bytes:
+    """Scrolls what the terminal shows out of its `rows` instead of erasing it: the shell's text stays in the
+    scrollback, and neither a second console nor the shell's prompt is drawn into what a guest left there."""
+    return b"\x1b[%d;1H" % rows + b"\n" * rows + b"\x1b[H"
+
+
+def _greeting(vm: Vm) -> bytes:
+    if vm.state not in _FROZEN:
+        return b""
+    name = printable(vm.name, limit=60)
+    return f"{name} is {vm.state.value}: its console is silent until it is resumed.\r\n".encode()
 
 
 def _terminal() -> tuple[int, int]:

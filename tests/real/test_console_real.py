@@ -107,7 +107,7 @@ def test_a_command_is_typed_its_answer_read_and_the_terminal_is_as_before(real_h
     screen.type("echo $((6*7))-$(hostname)\r")
     screen.wait_for("42-console-guest")
     screen.type("\x1d")
-    assert ended(thread, result, screen) == "left with the escape key"
+    assert ended(thread, result, screen) == "left with Ctrl+]"
     assert termios.tcgetattr(screen.inner) == before
 
     # A second visitor is refused, until it takes the console over.
@@ -119,7 +119,7 @@ def test_a_command_is_typed_its_answer_read_and_the_terminal_is_as_before(real_h
     assert "took it over" in ended(thread, result, screen)
     assert termios.tcgetattr(screen.inner) == before
     other.type("\x1d")
-    assert ended(taker, taken, other) == "left with the escape key"
+    assert ended(taker, taken, other) == "left with Ctrl+]"
     other.close()
 
     # More than the terminal's buffer in both directions.

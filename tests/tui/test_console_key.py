@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from hvtui.tui.app import HvtuiApp
 from tests.support.terminal import Terminal
 from tests.tui.driving import go_to, running, status, until, vm
 from vm import console
+from vm.model import VmState
 
 App = Callable[..., HvtuiApp]
 
@@ -65,6 +67,31 @@ def test_what_a_guest_left_switched_on_is_switched_off(demo: Terminal) -> None:
     demo.type("q")
     assert demo.exit_code() == 0
     demo.assert_restored()
+
+
+def test_each_console_begins_on_a_clean_page_and_leaves_one_to_the_shell(demo: Terminal) -> None:
+    for _ in range(2):
+        to_console(demo)
+        assert demo.lines[0].startswith("console of backup ready")
+        assert not "".join(demo.lines[1:]).strip()
+        demo.type("rubbish")
+        demo.wait_for("RUBBISH")
+        demo.type("\x1d")
+        demo.wait_for("30 VMs")
+    demo.type("q")
+    assert demo.exit_code() == 0
+    assert "RUBBISH" not in demo.text
+    demo.assert_restored()
+
+
+async def test_the_console_of_a_paused_vm_says_that_it_is_paused(
+    app_on: App, simulated: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_on(simulated)
+    async with running(app):
+        lent = Lent(app, monkeypatch, "left with Ctrl+]")
+        lending.lend_terminal(app, replace(vm(app, "web-01"), state=VmState.PAUSED))
+        assert b"web-01 is paused: its console is silent until it is resumed" in lent.written[0]
 
 
 def test_a_console_that_is_refused_is_said_in_the_list(demo: Terminal) -> None:
@@ -124,11 +151,17 @@ class Lent:
 
     def __init__(self, app: HvtuiApp, monkeypatch: pytest.MonkeyPatch, outcome: str | BaseException) -> None:
         self.noted: list[str] = []
+        self.written: list[bytes] = []
         self.outcome = outcome
         monkeypatch.setattr(app, "suspend", self.suspend)
         monkeypatch.setattr(app.bridge, "set_polling", lambda on: self.noted.append(f"polling {on}"))
-        monkeypatch.setattr(lending.os, "write", lambda _fd, _text: self.noted.append("tidy"))
+        monkeypatch.setattr(lending.os, "write", self.write)
         monkeypatch.setattr(console, "attach", self.attach)
+
+    def write(self, _fd: int, text: bytes) -> int:
+        self.written.append(text)
+        self.noted.append("tidy" if text.startswith(lending.TIDY) else "clean page")
+        return len(text)
 
     @contextmanager
     def suspend(self) -> Iterator[None]:
@@ -143,7 +176,7 @@ class Lent:
         return self.outcome
 
 
-EXPECTED = ["polling False", "suspended", "attached", "tidy", "resumed", "polling True"]
+EXPECTED = ["polling False", "suspended", "clean page", "attached", "tidy", "resumed", "polling True"]
 
 
 async def test_the_app_is_suspended_only_for_the_console(

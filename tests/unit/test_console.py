@@ -166,7 +166,7 @@ def test_what_a_busy_stream_does_not_take_is_sent_later(terminal, bridge_on):
     stream = Stream(takes=[-2, 2, -2, -2])
     os.write(terminal[0], b"abcd\x1dmore\n")
     with console.raw_terminal(terminal[1]):
-        assert bridge_on(stream, terminal[1], terminal[1]).run() == "left with the escape key"
+        assert bridge_on(stream, terminal[1], terminal[1]).run() == "left with Ctrl+]"
     assert stream.sent == b"abcd", "what follows the escape key is not the guest's"
 
 
