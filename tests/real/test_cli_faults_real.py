@@ -284,6 +284,18 @@ def test_ctrl_c_ends_the_wait_for_a_guest_that_does_not_react(
     assert world(vms) == before
 
 
+def test_a_create_that_is_not_waited_for_returns_while_it_goes_on(
+    hv: Hv, journal: Journal, tiny_guest: TinyGuest, real_host: Host
+) -> None:
+    result = hv("vm", "create", "later", "--from", "tiny", "--no-wait", "-o", "json")
+    (told,) = json.loads(result.out)
+    assert (result.code, told["result"] in {"queued", "running"}) == (0, True)
+    wait_for(lambda: journal.job(told["job"]).state.is_over, "the job to end")
+    assert journal.job(told["job"]).state is JobState.DONE
+    with real_host.calls("look") as connection:
+        assert connection.lookupByName("later").isActive()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_create_goes_on_when_the_command_that_watches_it_is_ended(
     start: Callable[..., Process], journal: Journal, tiny_guest: TinyGuest, real_host: Host, number: signal.Signals
