@@ -128,7 +128,10 @@ def open_database(path: Path) -> sqlite3.Connection:
     import sqlite3
 
     with journal_errors(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Only a file that is new: closing one that is there would drop the locks of every journal that this process has
+        # open on it (POSIX locks belong to the process), and others would remove the -wal file under them.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         database.row_factory = sqlite3.Row
         try:

@@ -20,6 +20,9 @@ from tests.support import fake_verbs
 from tests.support.fake_verbs import make_step, plan_of, plan_three
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     directory = tmp_path / "state"
@@ -175,3 +178,23 @@ def test_errors_about_a_closed_journal_are_readable() -> None:
     journal.close()
     with pytest.raises(HvtuiError, match="closed"):
         journal.jobs()
+
+
+CREATES_A_JOB = """
+import sys
+from pathlib import Path
+from host import jobs
+from host.journal import Journal
+from tests.support import fake_verbs
+with Journal(Path(sys.argv[1])) as journal:
+    jobs.create(fake_verbs.plan_of([fake_verbs.make_step("x")], vm=sys.argv[2]), journal)
+"""
+
+
+def test_two_journals_of_one_process_keep_their_locks_while_others_come_and_go(path: Path) -> None:
+    with Journal(path) as first, Journal(path) as second:
+        for number in range(3):
+            subprocess.run([sys.executable, "-c", CREATES_A_JOB, str(path), f"vm-{number}"], check=True, cwd=ROOT)
+            assert len(first.jobs()) == len(second.jobs()) == number + 1
+            with Journal(path) as third:
+                assert len(third.jobs()) == number + 1
