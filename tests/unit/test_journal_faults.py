@@ -19,7 +19,6 @@ from host.journal import Journal, set_aside
 from tests.support import fake_verbs
 from tests.support.fake_verbs import make_step, plan_of, plan_three
 
-
 ROOT = Path(__file__).parents[2]
 
 
