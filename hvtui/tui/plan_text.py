@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 
@@ -19,6 +20,7 @@ from hvtui.tui.widgets.page import Row, row
 _LONGEST = 400  # of one sentence: a name may have ten thousand characters
 _LONGEST_LINE = 2000  # of a command or a line of XML
 _NAME = 40
+_MOST_LOSSES = 5  # kinds of losses in the sum
 _WORD = 6  # the column of "lost" and "kept"
 
 # The service layer names what removes a blocker; where one action does two of these, the id differs.
@@ -27,9 +29,11 @@ _OFFERED_AS = {"vm.resume": "resume"}
 
 
 def title_of(plans: Sequence[Plan]) -> str:
-    """The dialog's title: the plan's own, or what is done to how many VMs."""
+    """The dialog's title: the plan's own, or what is done to how many VMs; those that cannot go count only when none
+    can."""
     if len(plans) == 1:
         return printable(plans[0].title, limit=60)
+    plans = [plan for plan in plans if not plan.blockers] or plans
     shapes = {_without_name(plan) for plan in plans}
     shape = shapes.pop()
     if shapes or "\0" not in shape:
@@ -74,6 +78,7 @@ def plans_rows(plans: Sequence[Plan]) -> list[Row]:
     if blocked and runnable:
         rows += [row(), row(f" {len(runnable)} will be done", style="bold", indent=0)]
     if runnable:
+        rows += _sum_rows(runnable)
         rows += _shared_rows(runnable)
         rows += [each for plan in runnable for each in _own_rows(plan, _shared(runnable))]
     return [*rows, row(), *_same_as(plans)]
@@ -181,6 +186,22 @@ def _shared(plans: Sequence[Plan]) -> frozenset[str]:
     if len(plans) < 2:
         return frozenset()
     return frozenset.intersection(*(frozenset((*p.losses, *p.keeps, *p.warnings)) for p in plans))
+
+
+def _sum_rows(plans: Sequence[Plan]) -> list[Row]:
+    """What many plans lose in all, before the list of them, which may be longer than the screen."""
+    shapes = Counter(
+        re.sub(rf"(?<!\S){re.escape(plan.vm_name or '\0')}(?=:|\s|$)", "…", loss)
+        for plan in plans
+        for loss in plan.losses
+    )
+    if len(plans) < 2 or not shapes:
+        return []
+    most = shapes.most_common(_MOST_LOSSES)
+    rows = [row(f"{count} × {printable(loss, limit=_LONGEST)}", style="$text-error") for loss, count in most]
+    rest = shapes.total() - sum(count for _loss, count in most)
+    rows += [row(f"and {rest} more, listed below", style="$text-error")] if rest else []
+    return [row(f" lost in all, with {len(plans)} VMs", style="$text-error bold", indent=0), *rows, row()]
 
 
 def _shared_rows(plans: Sequence[Plan]) -> list[Row]:

@@ -250,10 +250,10 @@ def test_another_name_is_a_no(terminal: Callable[..., Terminal]) -> None:
     assert "nothing was changed" in shell.seen
 
 
-def test_several_deletions_want_their_number(terminal: Callable[..., Terminal]) -> None:
+def test_several_deletions_want_the_word_and_their_number(terminal: Callable[..., Terminal]) -> None:
     shell = terminal("vm", "delete", "build-*")
-    shell.read_until("Type 2 to go on: ")
-    shell.type("2\n")
+    shell.read_until("Type delete 2 to go on: ")
+    shell.type("delete 2\n")
     assert shell.end() == 0
 
 

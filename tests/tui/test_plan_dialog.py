@@ -116,12 +116,16 @@ async def test_many_plans_show_reasons_once_and_run_the_others(app_on: App, simu
         await pilot.press("D")
         await on_screen(pilot, PlanScreen)
         shown = picture(pilot)
-        assert "Delete 4 VMs" in shown
+        assert "Delete 2 VMs" in shown  # those that can go
         assert "2 of 4 cannot be done" in shown
         assert shown.count("it is running: ") == 1
         assert "enter do the other 2" in shown
-        assert "type 2 to do it:" in shown
+        assert "type delete 2 to do it:" in shown
+        assert "lost in all, with 2 VMs" in shown
+        assert "2 × the VM …: its configuration" in " ".join(shown.split())
         await pilot.press("2", "enter")
+        await until(pilot, lambda: "type delete 2 first" in picture(pilot))
+        await pilot.press("ctrl+u", *"delete 2", "enter")
         await until(pilot, lambda: not {"build-07", "build-08"} & names(app))
         assert {"web-02", "files"} <= names(app)
 
@@ -216,7 +220,7 @@ def test_a_name_that_nobody_can_type_is_confirmed_with_a_plain_word():
     assert typed("web-01") == "web-01"
     assert [typed(name) for name in HOSTILE_NAMES[1:3]] == ["yes", "yes"]
     assert typed(HOSTILE_NAMES[4]) == "yes"
-    assert typed("a", "b", "c") == "3"
+    assert typed("a", "b", "c") == f"{plan().title.split()[0].lower()} 3"
     assert plan_text.typed_confirmation([plan(danger=Danger.DISRUPTIVE)]) is None
 
 
