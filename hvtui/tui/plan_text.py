@@ -34,17 +34,17 @@ def title_of(plans: Sequence[Plan]) -> str:
     if len(plans) == 1:
         return printable(plans[0].title, limit=60)
     plans = [plan for plan in plans if not plan.blockers] or plans
-    shapes = {_without_name(plan) for plan in plans}
+    shapes = {_without_name(plan, plan.title) for plan in plans}
     shape = shapes.pop()
     if shapes or "\0" not in shape:
         return f"{len(plans)} changes"
     return printable(shape.replace("\0", f"{len(plans)} VMs"), limit=60)
 
 
-def _without_name(plan: Plan) -> str:
-    """The title with a NUL in the place of the VM's name, where that stands as a word."""
+def _without_name(plan: Plan, text: str) -> str:
+    """`text` with a NUL in the place of the VM's name, where that stands as a word."""
     name = re.escape(plan.vm_name or "\0")
-    return re.sub(rf"(?<!\S){name}(?!\S)", "\0", plan.title, count=1)
+    return re.sub(rf"(?<!\S){name}(?=:|\s|$)", "\0", text, count=1)
 
 
 def plan_rows(plan: Plan) -> list[Row]:
@@ -84,12 +84,14 @@ def plans_rows(plans: Sequence[Plan]) -> list[Row]:
     return [*rows, row(), *_same_as(plans)]
 
 
-def details_rows(plans: Iterable[Plan]) -> list[Row]:
-    """The virsh and qemu-img equivalents of every step, and the XML diff of each plan that has one."""
+def details_rows(plans: Sequence[Plan]) -> list[Row]:
+    """The virsh and qemu-img equivalents of every step that would run, numbered through all plans, and the XML diff of
+    each plan that has one. Blocked plans are left out unless all are."""
     rows: list[Row] = []
-    for plan in plans:
+    number = 0
+    for plan in [plan for plan in plans if not plan.blockers] or plans:
         rows += [row()] if rows else []
-        for number, step in enumerate(plan.steps, 1):
+        for number, step in enumerate(plan.steps, number + 1):
             rows.append(row(printable(step.title, limit=_LONGEST), mark=str(number)))
             rows += [row(printable(line, limit=_LONGEST_LINE), style="$text-muted", indent=7) for line in step.commands]
         rows += _diff_rows(plan) or _new_xml_rows(plan)
@@ -190,11 +192,7 @@ def _shared(plans: Sequence[Plan]) -> frozenset[str]:
 
 def _sum_rows(plans: Sequence[Plan]) -> list[Row]:
     """What many plans lose in all, before the list of them, which may be longer than the screen."""
-    shapes = Counter(
-        re.sub(rf"(?<!\S){re.escape(plan.vm_name or '\0')}(?=:|\s|$)", "…", loss)
-        for plan in plans
-        for loss in plan.losses
-    )
+    shapes = Counter(_without_name(plan, loss).replace("\0", "…") for plan in plans for loss in plan.losses)
     if len(plans) < 2 or not shapes:
         return []
     most = shapes.most_common(_MOST_LOSSES)

@@ -213,6 +213,16 @@ def test_what_all_plans_lose_is_said_once():
     assert "b is busy" in shown
 
 
+def test_the_details_of_many_plans_number_their_steps_through_and_leave_blocked_ones_out():
+    plans = [
+        plan(vm_name=name, blockers=blockers, steps=(Step("x", f"Stop {name}"), Step("x", f"Remove {name}")))
+        for name, blockers in (("a", ()), ("b", (Blocker("it sleeps"),)), ("c", ()))
+    ]
+    lines = [line.split() for line in text(plan_text.details_rows(plans)).splitlines() if line.strip()]
+    assert lines == [["1", "Stop", "a"], ["2", "Remove", "a"], ["3", "Stop", "c"], ["4", "Remove", "c"]]
+    assert text(plan_text.details_rows([plans[1]])).split() == ["1", "Stop", "b", "2", "Remove", "b"]
+
+
 def test_a_name_that_nobody_can_type_is_confirmed_with_a_plain_word():
     def typed(*names: str) -> str | None:
         return plan_text.typed_confirmation([plan(vm_name=name, danger=Danger.DESTRUCTIVE) for name in names])
