@@ -131,7 +131,8 @@ def _read_term(text: str, start: int) -> _Term:
             break
         position += 1
         gap = "a value is missing after the comma"
-    term = _Term(negated, (key or "").casefold(), operator or ":", tuple(values), start + 1, position, gap)
+    name = (key or "").casefold()
+    term = _Term(negated, _ALIASES.get(name, name), operator or ":", tuple(values), start + 1, position, gap)
     if position < len(text) and not text[position].isspace():
         raise UsageError(
             f"filter, column {position + 1}: {printable(text[position])} cannot stand here",
@@ -416,6 +417,7 @@ def _number(term: _Term, text: str) -> float:
 
 FLAGS: tuple[str, ...] = tuple(_ALL_FLAGS)
 KEYS: tuple[str, ...] = ("state", "is", "has", "host", *_TEXTS, *_NUMBERS)
+_ALIASES = {"memory": "mem"}
 RATE_KEYS = frozenset({"cpu", "steal", "read", "write", "receive", "send"})
 CONFIG_KEYS = frozenset({"tag", "owner", "os", "title", "net", "mac", "disk"})
 

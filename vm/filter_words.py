@@ -36,7 +36,7 @@ KEYS: dict[str, str] = {
     "vcpus": "number of virtual CPUs: `vcpus>=4`",
     "checkpoints": "number of checkpoints: `checkpoints>0`",
     "id": "libvirt's number of a running VM",
-    "mem": "memory: `mem>2G`",
+    "mem": "memory: `mem>2G` (or `memory>2G`)",
     "used": "memory used inside, as the guest tells",
     "read": "bytes read from disks a second: `read>10M` (the console only)",
     "write": "bytes written to disks a second (the console only)",

@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from hvtui.config import Config, Ui
 from hvtui.tui import symbols
+from hvtui.tui.app import HvtuiApp
 from hvtui.tui.messages import SnapshotChanged
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.widgets.grid import Grid
@@ -75,18 +76,50 @@ async def test_keys_typed_faster_than_they_are_painted_go_where_they_were_meant(
         assert app.screen.query_one("#command").value == "vpn"  # type: ignore[attr-defined]
 
 
-async def test_an_unfinished_filter_keeps_the_last_good_one_and_says_so_calmly():
+async def test_a_wrong_filter_is_told_and_the_rows_do_not_stand_there_as_its_answer():
     app = scenes.still_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
         grid = app.screen.query_one(Grid)
-        await pilot.press("slash", *"state:off")
+        await pilot.press("slash", *"state:run")
         before = grid.shown
+        assert _roles_of_row(app) != 1
         await pilot.press(*" colour:red x")
         assert grid.shown == before
-        assert "filter:" in shown(app).lines[-2]
+        assert "! filter, column 11: there is no key 'colour'" in shown(app).lines[-2]
+        assert "? of 24 VMs" in shown(app).lines[1]
+        assert _roles_of_row(app) == 1, "the rows are grey"
         await pilot.press("escape")
         assert len(grid.shown) == 24
+        assert "filter" not in shown(app).lines[-2]
+        await pilot.press("slash", *"state:run")
+        assert _roles_of_row(app) != 1
+
+
+def _roles_of_row(app: HvtuiApp) -> int:
+    """How many colours of text the second row has."""
+    strip = app.screen._compositor.render_strips(app.size)[4]
+    left = [segment for segment in strip if segment.text.strip() and segment.style][:5]
+    return len({segment.style.color for segment in left if segment.style})
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("stat:off", "there is no key 'stat'. Did you mean state?"), ("state:", "needs a value"), ("mem>8x", "not a size"),
+    ("state:runing", "no state is called 'runing'"),
+])  # fmt: skip
+async def test_enter_does_not_take_a_wrong_filter(text: str, says: str):
+    app = scenes.still_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        await pilot.press("slash", *text, "enter")
+        await pilot.pause()
+        assert isinstance(app.focused, Input)
+        assert app.focused.value == text
+        assert says in shown(app).lines[-2]
+        await pilot.press("escape", "slash", *"memory>4G", "enter")
+        await pilot.pause()
+        assert not isinstance(app.focused, Input)
+        assert 0 < len(app.screen.query_one(Grid).shown) < 24
 
 
 @pytest.mark.parametrize("word", ["state:running", "-web", "web*", "cpu>5", "w"])

@@ -100,6 +100,7 @@ def chosen(text: str) -> list[str]:
         ("cpu<50", []),
         ("steal>1.2", ["web-01"]),
         ("mem>=2G", ["web-01"]),
+        ("memory>=2G", ["web-01"]),
         ("mem:2G,4G", ["web-01"]),
         ("used<2048M", ["web-01"]),
         ("vcpus:2", ["web-01"]),

@@ -57,6 +57,7 @@ class FleetScreen(HvtuiScreen):
         self._tally: Tally = ({}, {})
         self._filter_text = ""
         self._details_hidden = False
+        self._is_puzzled = False
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="bar"):
@@ -131,7 +132,7 @@ class FleetScreen(HvtuiScreen):
             right.append((f"by {BY_ID[column_id].title.lower()} {DESCENDING if reverse else ASCENDING} ", "dim"))
         counts = self.query_one(Counts)
         room = counts.size.width - width_of(right) - 1
-        shown, marked = len(self.grid.shown), len(self.grid.marked)
+        shown, marked = None if self._is_puzzled else len(self.grid.shown), len(self.grid.marked)
         if snapshot.vms is not self._tallied:
             self._tallied, self._tally = snapshot.vms, tallied(snapshot.vms)
         spans = count_spans(self._tally, total=len(snapshot.vms), shown=shown, marked=marked, width=room)
@@ -168,7 +169,10 @@ class FleetScreen(HvtuiScreen):
 
     @on(FilterLine.Puzzled)
     def _puzzled(self, message: FilterLine.Puzzled) -> None:
-        self.say(f"filter: {message.complaint}" if message.complaint else "", "dim")
+        self.say(message.complaint, "bad" if message.refused else "warn")
+        self._is_puzzled = bool(message.complaint)
+        self.grid.doubt(doubtful=self._is_puzzled)
+        self._show_counts()
 
     @on(FilterLine.Moved)
     def _moved(self, message: FilterLine.Moved) -> None:
@@ -275,10 +279,10 @@ def tallied(vms: Sequence[Vm]) -> Tally:
     return counts, alarms
 
 
-def count_spans(tally: Tally, *, total: int, shown: int, marked: int, width: int) -> list[Span]:
+def count_spans(tally: Tally, *, total: int, shown: int | None, marked: int, width: int) -> list[Span]:
     """ "24 VMs  ! 1 disk error  ● 18 running  ○ 5 off": each state that occurs, the alarming ones first; the last ones
-    are left out where they do not fit."""
-    number = f"{shown} of {total}" if shown != total else f"{total}"
+    are left out where they do not fit. `shown` is None while nobody can say which ones are meant."""
+    number = f"{'?' if shown is None else shown} of {total}" if shown != total else f"{total}"
     counts, alarms = tally
     pieces: list[list[Span]] = [[(f" {number} VM{'' if number == '1' else 's'}", "text")]]
     if marked:

@@ -1,4 +1,5 @@
-"""The filter line: filters as one types, forgives what is not finished. Enter keeps the filter, esc clears it."""
+"""The filter line: filters as one types, forgives what is not finished. Enter keeps the filter (a wrong one is not
+taken), esc clears it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from textual.widgets import Input
 
 from host.errors import UsageError
 from hvtui.tui.widgets.line_input import HarmlessInput
-from vm.filter import Filter, parse
+from vm.filter import KEYS, Filter, parse
 
 # A longer word of this form is found in no more names than a shorter one; keys, signs and globs can widen a filter.
 _PLAIN_WORD = re.compile(r"[\w.]+(-[\w.]+)*-?")
@@ -35,11 +36,13 @@ class FilterLine(HarmlessInput):
             self.refines = refines
 
     class Puzzled(Message):
-        """What is typed so far is no filter; the last good one stays. Empty when it is fine again."""
+        """What is typed is no filter: what the list shows is not its answer. Empty when it is fine again. `refused`
+        when enter was pressed on it."""
 
-        def __init__(self, complaint: str) -> None:
+        def __init__(self, complaint: str, *, refused: bool = False) -> None:
             super().__init__()
             self.complaint = complaint
+            self.refused = refused
 
     class Closed(Message):
         """The line gave the focus back."""
@@ -74,7 +77,7 @@ class FilterLine(HarmlessInput):
         try:
             wanted = parse(text, lenient=True) if text else None
         except UsageError as error:
-            self.post_message(self.Puzzled(error.cause))
+            self.post_message(self.Puzzled(_complaint(error)))
             return
         self.post_message(self.Puzzled(""))
         refines = bool(self._parsed) and text.startswith(self._parsed) and _PLAIN_WORD.fullmatch(text) is not None
@@ -88,6 +91,12 @@ class FilterLine(HarmlessInput):
             self.post_message(self.Moved(by))
 
     def action_keep(self) -> None:
+        """Close the line, unless what stands in it is wrong or not finished: it would hide nothing, or too much."""
+        try:
+            parse(self.value.strip())
+        except UsageError as error:
+            self.post_message(self.Puzzled(_complaint(error), refused=True))
+            return
         self._close()
 
     def action_clear(self) -> None:
@@ -98,3 +107,9 @@ class FilterLine(HarmlessInput):
         self.screen.set_focus(None)
         self.display = False
         self.post_message(self.Closed())
+
+
+def _complaint(error: UsageError) -> str:
+    """What is wrong, what may have been meant, and which keys there are."""
+    keys = f" Keys: {', '.join(KEYS)}" if "there is no key" in error.cause and "Known:" not in error.remedy else ""
+    return f"{error}{keys}"

@@ -51,6 +51,7 @@ class Grid(Lines, can_focus=True):
         self._name_needs = 4
         self._now = datetime.now(UTC)
         self._stale = False
+        self._doubtful = False
         self._mark_emulated = False
         self._rows: dict[tuple[Any, ...], tuple[Vm, Line]] = {}
         self._rows_key: tuple[Any, ...] = ()
@@ -77,6 +78,12 @@ class Grid(Lines, can_focus=True):
         self._filter = wanted
         self._choose(self.shown if refines else self._ordered)
         self.repaint()
+
+    def doubt(self, *, doubtful: bool) -> None:
+        """Grey the rows: they answer another filter than the one that is being typed."""
+        if doubtful != self._doubtful:
+            self._doubtful = doubtful
+            self.repaint()
 
     def sort_by(self, column_id: str, *, reverse: bool | None = None) -> None:
         """Sort by a column: its natural order first, the other way round when it is the order already."""
@@ -210,7 +217,7 @@ class Grid(Lines, can_focus=True):
         layout = self.layout_now
         ages = any(column.id == "uptime" for column, _width in layout.columns)
         minute = self._now.replace(second=0, microsecond=0) if ages else None
-        key = (palette.colors.name, width, layout, self._stale, self._mark_emulated, minute)
+        key = (palette.colors.name, width, layout, self._stale, self._doubtful, self._mark_emulated, minute)
         if key != self._rows_key or len(self._rows) > _CACHED_ROWS:
             self._rows.clear()
             self._rows_key = key
@@ -263,7 +270,7 @@ class Grid(Lines, can_focus=True):
             if place:
                 spans.append((" " * layout.gap, "text"))
             spans += self._cell(column, vm, column_width)
-        if self._stale:
+        if self._stale or self._doubtful:
             spans = [(text, "dim") for text, _role in spans]
         edge = [*line_of(spans, width - 1, palette, cursor=is_cursor)]
         edge += line_of([("▐" if is_thumb else " ", "faint")], 1, palette)
