@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import unified_diff
+from itertools import count
 
 from textual.content import Content
 
 from host.plan import Blocker, Plan
-from host.text import fit, printable
+from host.text import display_width, fit, printable
 from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_lines
 from hvtui.tui import keymap
@@ -88,11 +89,11 @@ def details_rows(plans: Sequence[Plan]) -> list[Row]:
     """The virsh and qemu-img equivalents of every step that would run, numbered through all plans, and the XML diff of
     each plan that has one. Blocked plans are left out unless all are."""
     rows: list[Row] = []
-    number = 0
+    numbers = count(1)
     for plan in [plan for plan in plans if not plan.blockers] or plans:
         rows += [row()] if rows else []
-        for number, step in enumerate(plan.steps, number + 1):
-            rows.append(row(printable(step.title, limit=_LONGEST), mark=str(number)))
+        for step in plan.steps:
+            rows.append(row(printable(step.title, limit=_LONGEST), mark=str(next(numbers))))
             rows += [row(printable(line, limit=_LONGEST_LINE), style="$text-muted", indent=7) for line in step.commands]
         rows += _diff_rows(plan) or _new_xml_rows(plan)
     return rows
@@ -140,6 +141,14 @@ def key_hints(hints: Iterable[tuple[str, str]]) -> Content:
     """ "enter do it   esc back", the keys as in the footer."""
     parts = [Content.assemble((key, "bold $accent"), (f" {words}", "$text-muted")) for key, words in hints]
     return Content("   ").join(parts)
+
+
+def fitting(hints: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """The hints that fit into `width` cells as a whole; the last one (how to leave) always stays."""
+    chosen = list(hints)
+    while len(chosen) > 1 and display_width(key_hints(chosen).plain) > width:
+        del chosen[-2]
+    return chosen
 
 
 def _remedy_rows(blocker: Blocker, plan: Plan) -> list[Row]:
@@ -196,8 +205,8 @@ def _sum_rows(plans: Sequence[Plan]) -> list[Row]:
     if len(plans) < 2 or not shapes:
         return []
     most = shapes.most_common(_MOST_LOSSES)
-    rows = [row(f"{count} × {printable(loss, limit=_LONGEST)}", style="$text-error") for loss, count in most]
-    rest = shapes.total() - sum(count for _loss, count in most)
+    rows = [row(f"{times} × {printable(loss, limit=_LONGEST)}", style="$text-error") for loss, times in most]
+    rest = shapes.total() - sum(times for _loss, times in most)
     rows += [row(f"and {rest} more, listed below", style="$text-error")] if rest else []
     return [row(f" lost in all, with {len(plans)} VMs", style="$text-error bold", indent=0), *rows, row()]
 

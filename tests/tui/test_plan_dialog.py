@@ -223,6 +223,13 @@ def test_the_details_of_many_plans_number_their_steps_through_and_leave_blocked_
     assert text(plan_text.details_rows([plans[1]])).split() == ["1", "Stop", "b", "2", "Remove", "b"]
 
 
+def test_keys_that_do_not_fit_are_left_out_as_a_whole_but_never_the_way_out():
+    hints = [("enter", "do it"), ("d", "details"), ("y", "copy command"), ("esc", "back")]
+    assert plan_text.fitting(hints, 80) == hints
+    assert plan_text.fitting(hints, 40) == [hints[0], hints[1], hints[3]]
+    assert plan_text.fitting(hints, 3) == [hints[3]]
+
+
 def test_a_name_that_nobody_can_type_is_confirmed_with_a_plain_word():
     def typed(*names: str) -> str | None:
         return plan_text.typed_confirmation([plan(vm_name=name, danger=Danger.DESTRUCTIVE) for name in names])

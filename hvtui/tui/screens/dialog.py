@@ -13,10 +13,11 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widget import Widget
 
-from hvtui.tui.plan_text import key_hints
+from hvtui.tui.plan_text import fitting, key_hints
 
 WARNING_S = 4.0
 FRAME_LINES = 2
+_CORNERS = 4  # cells: the frame's corners and a blank beside each
 Answer = TypeVar("Answer")
 
 
@@ -71,7 +72,8 @@ class Dialog(ModalScreen[Answer]):
         """Paint title and keys again."""
         frame = self.query_one("#frame", Vertical)
         frame.border_title = Content(self.title_text())
-        frame.border_subtitle = key_hints(self.hints())
+        width = frame.outer_size.width or self.app.size.width  # none yet before the first layout
+        frame.border_subtitle = key_hints(fitting(self.hints(), width - _CORNERS))
 
     def warn(self, text: str) -> None:
         """Say in the keys' place what is missing; the keys come back after some seconds."""
