@@ -11,6 +11,7 @@ from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.screens.xml_editor import XmlEditorScreen, XmlText
+from hvtui.tui.widgets.page import Page
 from tests.support.simulated_world import ESCAPE_NAME, HOSTILE_NAMES
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, go_to, on_screen, picture, running, status
@@ -71,6 +72,19 @@ async def test_malformed_text_is_refused_with_its_line_and_kept(app_on: App, sim
         await pilot.press("ctrl+s")
         await until(pilot, lambda: "nothing was changed" in status(pilot))
         assert "malformed" not in picture(pilot)
+
+
+@SIZES
+async def test_the_line_that_a_complaint_names_is_on_the_screen(app_on: App, simulated: Host, size: tuple[int, int]):
+    async with running(app_on(simulated), size) as pilot:
+        screen = await edit(pilot, "build-07")
+        text = screen.query_one(XmlText)
+        for wrong_line in range(size[1] - 8, size[1] + 3):
+            text.text = "<domain>\n" + "  <a/>\n" * (wrong_line - 2) + "  <wrong></b>\n" + "  <a/>\n" * 40 + "</domain>"
+            text.move_cursor((0, 0))
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: f"line {wrong_line}" in screen.query_one("#title", Page).plain)  # noqa: B023
+            await until(pilot, lambda: "<wrong></b>" in picture(pilot), timeout_s=2.0)
 
 
 async def test_another_uuid_and_another_root_are_refused(app_on: App, simulated: Host):

@@ -113,5 +113,6 @@ class XmlEditorScreen(HvtuiScreen):
         named = _LINE_NUMBER.search(problem)
         if named is not None and 1 <= int(named.group(1)) <= self._editor.document.line_count:
             self._editor.move_cursor((int(named.group(1)) - 1, 0))
-            self._editor.scroll_cursor_visible()
+            # The complaint above takes lines of the text away: only after that is known where the cursor stands.
+            self.call_after_refresh(self._editor.scroll_cursor_visible)
         self.say("not changed: see above" if problem else "", "bad" if problem else "text")
