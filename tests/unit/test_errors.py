@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import libvirt
 import pytest
 
@@ -78,9 +80,12 @@ def test_a_block_translates_what_it_meets_and_keeps_the_cause() -> None:
 
 
 def test_an_error_without_details_is_told_too() -> None:
-    error = libvirt.libvirtError("call() failed")
-    error.err = None  # the constructor takes the thread's last error, which an earlier call may have left
-    assert "call() failed" in str(translate(error, "start"))
+    made: list[libvirt.libvirtError] = []
+    # On a thread of its own: the constructor takes the thread's last error, which an earlier call may have left.
+    thread = Thread(target=lambda: made.append(libvirt.libvirtError("call() failed")))
+    thread.start()
+    thread.join()
+    assert "call() failed" in str(translate(made[0], "start"))
 
 
 def test_every_exit_code_of_the_tree_is_the_documented_one() -> None:
