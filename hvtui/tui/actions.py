@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an action works on: the marked VMs, or the one under the cursor (on the jobs screen: the job). `is_live` is
-    False on a lost link."""
+    False on a lost link; `vms_there` counts all that the host has."""
 
     vms: tuple[Vm, ...] = ()
     is_live: bool = True
     read_only: bool = False
     job: Job | None = None
+    vms_there: int = 0
 
 
 Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
@@ -40,9 +41,9 @@ def always(_target: Target) -> bool:
     return True
 
 
-def no_vm(target: Target) -> bool:
-    """Nothing is selected: the list is empty."""
-    return not target.vms
+def no_vm_at_all(target: Target) -> bool:
+    """The host has none; a filter that hides all of them is another thing."""
+    return not target.vms and not target.vms_there
 
 
 def any_vm(target: Target) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar, cast
 
 from textual.app import App
 from textual.binding import BindingType
@@ -48,6 +48,7 @@ LEAVING_POLL_S = 0.1
 REMEDY_POLL_S = 0.1
 REMEDY_SEEN_S = 5.0  # how long the list may take to know what a remedy did
 REMEDIED = {"vm.resume": "resumed"}
+T = TypeVar("T")
 Again: TypeAlias = Callable[[Sequence[Vm]], Awaitable[Sequence[Plan]]]
 
 # Loaded when first opened: what is not imported costs neither time nor memory.
@@ -299,6 +300,17 @@ class HvtuiApp(App[None]):
         """Those VMs as the list has them now."""
         wanted = frozenset(uuids)
         return tuple(vm for vm in self.snapshot.vms if vm.uuid in wanted) if self.snapshot is not None else ()
+
+    def asked(self, prompt: Screen[T]) -> Awaitable[T | None]:
+        """Open a dialog now (what is typed next is for it), to await its answer."""
+        answer: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+
+        def take(result: T | None) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        self.push_screen(prompt, take)
+        return answer
 
     def say(self, text: str, role: str = "text") -> None:
         """One line in the status line of the shown screen (or the one below a dialog)."""

@@ -5,13 +5,13 @@ The service functions are imported when a VM action is first planned, so that th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from host.plan import Danger, Plan
 from hvtui.tui import actions
-from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm, on_screen, one_vm
+from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm_at_all, on_screen, one_vm
 from vm.model import Vm, VmState
 
 if TYPE_CHECKING:
@@ -86,10 +86,11 @@ async def _try_tiny(app: HvtuiApp, _target: Target) -> None:
 def _asking(function: str) -> Handler:
     """A handler of hvtui.tui.vm_handlers: it asks before it proposes."""
 
-    async def handler(app: HvtuiApp, target: Target) -> None:
+    def handler(app: HvtuiApp, target: Target) -> Awaitable[None]:
         from hvtui.tui import vm_handlers
 
-        await getattr(vm_handlers, function)(app, target)
+        rest: Awaitable[None] = getattr(vm_handlers, function)(app, target)
+        return rest
 
     return handler
 
@@ -148,8 +149,8 @@ def _fleet(verb: str, keys: str, title: str, method: str, **rest: Any) -> Action
 
 
 FLEET_ACTIONS: tuple[Action, ...] = (
-    Action(id="fleet.tiny", keys=("t",), title="try a tiny VM", noun="list", when=no_vm, handler=_try_tiny, footer=1,
-           command="vm create tiny --from tiny", help="a tiny Linux made from this system's own kernel"),
+    Action(id="fleet.tiny", keys=("t",), title="try a tiny VM", noun="list", when=no_vm_at_all, handler=_try_tiny,
+           footer=1, command="vm create tiny --from tiny", help="a tiny Linux made from this system's own kernel"),
     _fleet("down", "j down", "down", "cursor_down"),
     _fleet("up", "k up", "up", "cursor_up"),
     _fleet("page_down", "pagedown ctrl+f", "page down", "page_down"),

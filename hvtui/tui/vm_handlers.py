@@ -1,11 +1,12 @@
 """What VM actions do when a plan alone is not enough: they ask first (a name, tags, which disks), then propose plans.
 
-Each handler has the shape of hvtui.tui.actions.Handler and is called from a worker.
+Each handler has the shape of hvtui.tui.actions.Handler. Prompts open before it returns, so that what is typed next is
+theirs; the rest runs in a worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from host.plan import Plan
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from vm.model import Vm
 
 
-async def rename(app: HvtuiApp, target: Target) -> None:
+def rename(app: HvtuiApp, target: Target) -> Awaitable[None]:
     """Ask for the new name of one VM."""
     from vm.names import name_problem
-    from vm.settings import plan_rename
 
     vm = target.vms[0]
     hint = "its disks keep their file names" if not vm.is_active else "it must be off for that"
     prompt = PromptScreen(f"Rename {_short(vm)}", value=_editable(vm.name), hint=hint, check=name_problem)
-    name = await app.push_screen_wait(prompt)
+    return _rename(app, vm, app.asked(prompt))
+
+
+async def _rename(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None]) -> None:
+    from vm.settings import plan_rename
+
+    name = await asked
     if name and name != vm.name:
 
         async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
@@ -36,7 +42,7 @@ async def rename(app: HvtuiApp, target: Target) -> None:
         await app.propose(await planned([vm]), done="renamed", again=planned)
 
 
-async def set_tags(app: HvtuiApp, target: Target) -> None:
+def set_tags(app: HvtuiApp, target: Target) -> Awaitable[None]:
     """Ask for tags: the whole list for one VM, additions and removals for several."""
     if len(target.vms) == 1:
         now = ", ".join(target.vms[0].config.tags) if target.vms[0].config else ""
@@ -45,19 +51,23 @@ async def set_tags(app: HvtuiApp, target: Target) -> None:
         now = ""
         hint = "+web adds a tag, -old removes one; web, prod replaces all"
         prompt = PromptScreen(f"Tags of {len(target.vms)} VMs", hint=hint)
-    answer = await app.push_screen_wait(prompt)
-    if answer is not None and answer.strip() != now:
-        await _set(app, target.vms, {"tags": answer})
+    return _set_answer(app, target.vms, "tags", now=now, asked=app.asked(prompt))
 
 
-async def set_title(app: HvtuiApp, target: Target) -> None:
+def set_title(app: HvtuiApp, target: Target) -> Awaitable[None]:
     """Ask for the one-line title of one VM."""
     vm = target.vms[0]
     now = vm.config.title if vm.config else ""
     prompt = PromptScreen(f"Title of {_short(vm)}", value=_editable(now), hint="one line that says what it is for")
-    answer = await app.push_screen_wait(prompt)
-    if answer is not None and answer != _editable(now):
-        await _set(app, [vm], {"title": answer})
+    return _set_answer(app, [vm], "title", now=_editable(now), asked=app.asked(prompt))
+
+
+async def _set_answer(
+    app: HvtuiApp, vms: Sequence[Vm], setting: str, *, now: str, asked: Awaitable[str | None]
+) -> None:
+    answer = await asked
+    if answer is not None and answer.strip() != now.strip():
+        await _set(app, vms, {setting: answer})
 
 
 async def edit_xml(app: HvtuiApp, target: Target) -> None:

@@ -122,7 +122,19 @@ async def test_t_tags_a_vm_and_makes_the_first_one_where_there_is_none(
             return vm.config is not None and "blue" in vm.config.tags
 
         await until(pilot, is_tagged)
-    assert actions.action_named("fleet.tiny").applies(actions.Target())  # type: ignore[union-attr]
+    tiny = actions.action_named("fleet.tiny")
+    assert tiny is not None
+    assert tiny.applies(actions.Target())
+    assert not tiny.applies(actions.Target(vms_there=3)), "a filter that hides all of them makes no host empty"
+
+
+async def test_t_makes_nothing_where_a_filter_hides_every_vm(app_on: Callable[..., HvtuiApp], simulated: Host):
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None and bool(app.snapshot.vms))
+        await pilot.press("slash", *"xyzzy", "enter", "t")
+        await until(pilot, lambda: "tags: no VM is selected" in shown(app).lines[-2])
+        assert "tiny" not in shown(app).lines[-1]
 
 
 async def test_a_key_that_does_not_fit_says_why(app_on: Callable[..., HvtuiApp], simulated: Host):

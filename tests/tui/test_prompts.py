@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from host.connection import Host
@@ -138,3 +139,14 @@ async def test_hostile_names_are_harmless_in_questions(app_on: App, simulated: H
             picture(pilot)
             await pilot.press("escape")
             await on_screen(pilot, FleetScreen)
+
+
+@pytest.mark.parametrize("key", ["t", "T", "r"])
+async def test_what_is_typed_in_one_go_after_a_prompts_key_is_the_answer(app_on: App, simulated: Host, key: str):
+    app = app_on(simulated)
+    async with running(app) as pilot:
+        await go_to(pilot, "build-07")
+        for character in (key, *"Jx"):
+            app.post_message(events.Key(character, character))
+        prompt = await on_screen(pilot, PromptScreen)
+        await until(pilot, lambda: prompt.query_one(Input).value.endswith("Jx"))

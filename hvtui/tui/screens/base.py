@@ -74,6 +74,7 @@ class HvtuiScreen(Screen[None]):
             vms=self.targets(),
             is_live=snapshot is not None and snapshot.link.is_up,
             read_only=self.hvtui.services.host.read_only,
+            vms_there=len(snapshot.vms) if snapshot is not None else 0,
         )
 
     def on_screen_resume(self) -> None:
