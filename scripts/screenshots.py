@@ -11,7 +11,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +88,65 @@ async def show_plan(app: Any) -> None:
     app.push_screen(PlanScreen([scenes.stop_plan()]))
 
 
-async def show_delete(app: Any) -> None:
-    from hvtui.tui.screens.plan import PlanScreen
-    from tests.tui import scenes
+@cache
+def demo_host() -> Any:
+    """The host of `hvtui --demo`, on which the program itself makes the plans of the pictures."""
+    from vm import demo
 
-    app.push_screen(PlanScreen([scenes.delete_plan()]))
+    return demo.demo_host()
+
+
+def demo_vm(name: str) -> Any:
+    from vm import inventory
+
+    host = demo_host()
+    return next(vm for vm in inventory.read_configs(host, inventory.read(host)) if vm.name == name)
+
+
+def on_demo(scenes: Any) -> Any:
+    return scenes.still_app(host=demo_host())
+
+
+def show_plan_of(app: Any, plan: Any) -> None:
+    """The plan as it is on the host of the picture."""
+    from hvtui.tui.screens.plan import PlanScreen
+
+    app.push_screen(PlanScreen([replace(plan, host_uri="qemu:///system")]))
+
+
+async def show_disks(app: Any) -> None:
+    from hvtui.tui.screens.delete import DeleteScreen
+    from vm.delete import disk_uses
+
+    vm = demo_vm("web-03")
+    app.push_screen(DeleteScreen(vm, disk_uses(demo_host(), vm)))
+
+
+async def show_delete(app: Any) -> None:
+    from vm.delete import plan_delete
+
+    show_plan_of(app, plan_delete(demo_host(), demo_vm("web-03"), remove_disks=("vda",), off=True))
 
 
 async def show_editor(app: Any) -> None:
     from hvtui.tui.screens.xml_editor import XmlEditorScreen
-    from tests.support.simulated_world import domain
-    from tests.tui import scenes
+    from vm.edit import editable_xml, plan_edit
 
-    xml = domain("web-01", disks=["/var/lib/libvirt/images/web-01.qcow2"], networks=["default"])
-    lines = "\n".join(line for line in xml.splitlines() if line.strip())
-    app.push_screen(XmlEditorScreen(scenes.varied_vms()[0], lines))
+    vm = demo_vm("web-03")
+    xml = editable_xml(demo_host(), vm)
+    edited = xml.replace("Shop front end", "Shop front end, new theme").replace("static'>4<", "static'>6<")
+    app.push_screen(XmlEditorScreen(vm, edited))
+    show_plan_of(app, plan_edit(demo_host(), vm, edited))
+
+
+async def wait_for_preview(app: Any) -> None:
+    from hvtui.tui.widgets.page import Page
+
+    for _ in range(100):
+        if "same as" in app.screen.query_one("#plan", Page).plain:
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError("the create form never showed its plan")
 
 
 async def show_events(app: Any) -> None:
@@ -114,11 +159,13 @@ async def show_events(app: Any) -> None:
 SCENES = (
     Scene("plan", keys=("G", *["k"] * 5), prepare=show_plan),
     Scene("plan-delete", keys=("G", *["k"] * 3), prepare=show_delete),
+    Scene("delete", keys=("G", *["k"] * 3), prepare=show_disks),
     Scene("jobs", keys=("J",), app=with_jobs),
     Scene("fleet-job", app=with_jobs),
     Scene("events", prepare=show_events),
     Scene("host", keys=("H",)),
-    Scene("create", keys=("n",)),
+    Scene("create", keys=("n", *"web-11", "down", "left", *["down"] * 8, *"web,prod"), app=on_demo,
+          prepare=wait_for_preview),
     Scene("xml-editor", prepare=show_editor),
     Scene("help", keys=("question_mark",)),
     Scene("palette", keys=("G", "ctrl+p")),
@@ -130,9 +177,10 @@ SCENES = (
     Scene("fleet-contrast", app=with_theme("contrast")),
     Scene("fleet-ascii", keys=("G", *["k"] * 4), app=with_theme("ansi", ascii=True)),
     Scene("fleet-stale", app=lambda scenes: scenes.still_app(scenes.lost(scenes.snapshot()))),
+    Scene("fleet-hostile", app=lambda scenes: scenes.still_app(scenes.snapshot(scenes.hostile_vms()))),
     Scene("welcome", app=lambda scenes: scenes.still_app(scenes.snapshot(()))),
     Scene("command-line", keys=("colon", *"sh")),
-)
+)  # fmt: skip
 
 
 async def _all(names: list[str], directory: Path) -> list[Path]:
@@ -148,8 +196,11 @@ def main() -> None:
         os.environ.pop("NO_COLOR", None)
         directory = Path(os.environ.get("SCREENSHOTS", ROOT / "screenshots"))
         directory.mkdir(exist_ok=True)
-        for path in asyncio.run(_all(sys.argv[1:], directory)):
-            print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+        try:
+            for path in asyncio.run(_all(sys.argv[1:], directory)):
+                print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+        finally:
+            demo_host().close()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from host.connection import Link, LinkStatus, open_host
+from host.connection import Host, Link, LinkStatus, open_host
 from host.events import Event, EventKind
 from host.facts import NodeFacts
 from host.job_model import Job, JobState, JobStep, StepState
@@ -117,7 +117,7 @@ def varied_vms() -> tuple[Vm, ...]:
         running("standby", 21, cpu=0, state=VmState.PAUSED, rates=VmRates(), cpu_history=()),
         running("print", 22, cpu=1, state=VmState.SHUTTING_DOWN),
         resting("日本語-test", 23),
-        resting("[bold]markup[/]\x1b[31m", 24),
+        resting("wiki", 24),
         running("db-01", 5, cpu=0, memory_gib=4, tags=("db", "prod"), state=VmState.PAUSED, state_reason="disk error",
                 rates=VmRates(), cpu_history=(), config={"disks": (
                     Disk("vda", "virtio", "disk", "/var/lib/libvirt/images/db-01.qcow2", "file", "qcow2"),
@@ -125,6 +125,12 @@ def varied_vms() -> tuple[Vm, ...]:
                     Disk("sda", "sata", "cdrom", "", "file", "raw", read_only=True))}),
     ]  # fmt: skip
     return tuple(vms)
+
+
+def hostile_vms() -> tuple[Vm, ...]:
+    """VMs whose names and titles try to control what shows them."""
+    names = ("[bold]markup[/]\x1b[31m", "evil\u202etxt\x9b31m", "日本語-テスト", "*?[a-z]", "a" * 300)
+    return tuple(running(name, n, cpu=n, config={"title": f"[red]{name}"}) for n, name in enumerate(names, 1))
 
 
 def many_vms(count: int) -> tuple[Vm, ...]:
@@ -171,16 +177,6 @@ def plan(title: str, name: str, *steps: str, **changes: Any) -> Plan:
     }  # fmt: skip
     values.update(changes)
     return Plan(**values)
-
-
-def delete_plan() -> Plan:
-    """A destructive plan, with what is lost and what stays."""
-    return plan(
-        "Delete web-03", "web-03", "Turn web-03 off", "Remove the definition of web-03, its NVRAM too",
-        "Delete the disk web-03.qcow2", danger=Danger.DESTRUCTIVE, command=("vm", "delete", "web-03", "--disk", "vda"),
-        losses=("the disk /var/lib/libvirt/images/web-03.qcow2, 3.1G, used by nothing else",),
-        keeps=("the ISO debian-12.iso in drive sda",), warnings=("web-03 runs: it is turned off first",),
-    )  # fmt: skip
 
 
 def stop_plan() -> Plan:
@@ -268,9 +264,11 @@ def still_app(
     picture: Snapshot | None = None,
     *,
     config: Config | None = None,
-    uri: str = "test:///default",
+    host: Host | None = None,
     shown_jobs: tuple[Job, ...] = (),
 ) -> StillApp:
-    """An app that shows `picture`; actions would work on the host of `uri`."""
-    services = Services(host=open_host(uri, name="lab1"), journal=Journal(), config=config or DARK)
+    """An app that shows `picture`; actions would work on `host`."""
+    services = Services(
+        host=host or open_host("test:///default", name="lab1"), journal=Journal(), config=config or DARK
+    )
     return StillApp(services, picture or snapshot(), shown_jobs)
