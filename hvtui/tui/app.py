@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -206,7 +206,7 @@ class HvtuiApp(App[None]):
             return
         target = action.narrowed(selected)
         if action.plan is not None:
-            self._work(self._plan_and_propose(action.plan, target, action.done))
+            self._work(self._plan_and_propose(action, target, left_out(selected, target)))
         elif action.handler is not None:
             self._handle(action.handler, target)
 
@@ -229,11 +229,15 @@ class HvtuiApp(App[None]):
 
         self.run_worker(guarded(), group="actions")
 
-    async def _plan_and_propose(self, plan: Callable[..., Plan], target: Target, done: str) -> None:
+    async def _plan_and_propose(self, action: Action, target: Target, left: str) -> None:
+        plan = action.plan
+        if plan is None:
+            return
+
         async def again(vms: Sequence[Vm]) -> Sequence[Plan]:
             return await self.plan_each(plan, Target(vms=tuple(vms)))
 
-        await self.propose(await self.plan_each(plan, target), done=done, again=again)
+        await self.propose(await self.plan_each(plan, target), done=action.done, again=again, left=left)
 
     def selected(self) -> Target:
         """What an action would work on now."""
@@ -253,27 +257,30 @@ class HvtuiApp(App[None]):
         ask: bool = False,
         accepted: Callable[[], None] | None = None,
         again: Again | None = None,
+        left: str = "",
     ) -> bool:
         """Show the plans, and run them when accepted; True when they ran and all ended well. Harmless plans without
         warnings run at once (unless `ask` or the configuration says otherwise). `done` is the past tense for the
         status line; `accepted` is called before they run; `again` makes the plans anew for VMs that a remedy has
-        changed, which are then proposed in their place. Call it from a worker (every action's handler is one)."""
+        changed, which are then proposed in their place; `left` says which VMs of the selection are left out.
+        Call it from a worker (every action's handler is one)."""
         if not plans:
             return False
         if ask or not self._may_run_at_once(plans):
             from hvtui.tui.screens.plan import PlanScreen
 
-            dialog = PlanScreen(plans)
+            dialog = PlanScreen(plans, left_out=left)
             if not await self.push_screen_wait(dialog):
                 if dialog.remedy is None:
                     return False
                 plans = await self._remedied(plans, dialog.remedy, again)
-                return await self.propose(plans, done=done, ask=True, accepted=accepted, again=again)
+                return await self.propose(plans, done=done, ask=True, accepted=accepted, again=again, left=left)
         if accepted is not None:
             accepted()
         runnable = [plan for plan in plans if not plan.blockers]
+        self._follow_new(runnable)
         outcomes = await self.bridge.run_plans(runnable)
-        await self._tell(runnable, outcomes, done)
+        await self._tell(runnable, outcomes, done, left)
         return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
 
     async def _remedied(self, plans: Sequence[Plan], remedy: Remedy, again: Again | None) -> Sequence[Plan]:
@@ -295,6 +302,16 @@ class HvtuiApp(App[None]):
             made = await again(self._vms_of(uuids))
         made = [plan for plan in made if not (plan.blockers and plan.vm_uuid in remedy.uuids)]
         return made if any(not plan.blockers for plan in made) else ()
+
+    def _follow_new(self, plans: Sequence[Plan]) -> None:
+        """Have the list put its cursor on the VM that a single plan makes, as soon as it is there."""
+        from hvtui.tui.screens.fleet import FleetScreen
+
+        uuid = plans[0].vm_uuid if len(plans) == 1 else None
+        if uuid is not None and not self._vms_of([uuid]):
+            for screen in self.screen_stack:
+                if isinstance(screen, FleetScreen):
+                    screen.follow_new(uuid)
 
     def _vms_of(self, uuids: Iterable[str]) -> tuple[Vm, ...]:
         """Those VMs as the list has them now."""
@@ -323,7 +340,7 @@ class HvtuiApp(App[None]):
             return False
         return all(plan.danger is Danger.NONE and not plan.warnings and not plan.blockers for plan in plans)
 
-    async def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str) -> None:
+    async def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str, left: str) -> None:
         failed = [o for o in outcomes if isinstance(o, HvtuiError) or o.state is not JobState.DONE]
         if failed:
             first = failed[0]
@@ -334,6 +351,7 @@ class HvtuiApp(App[None]):
         jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
+        hint += f" · {left}" if left else ""
         self.say(f"{done or 'done:'} {what} · {number}{hint}", "good")
 
     async def _can_undo(self, job: Job) -> bool:
@@ -368,6 +386,14 @@ class HvtuiApp(App[None]):
             if isinstance(screen, HvtuiScreen) and screen.is_composed:
                 return screen
         return None
+
+
+def left_out(selected: Target, target: Target) -> str:
+    """Which VMs of a selection an action does not work on: "8 left out: 6 off, 2 saved"; empty when it does on all."""
+    meant = {vm.uuid for vm in target.vms}
+    states = Counter(vm.state.value for vm in selected.vms if vm.uuid not in meant)
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    return f"{states.total()} left out: {counts}" if states else ""
 
 
 def why_not(action: Action, target: Target) -> str:

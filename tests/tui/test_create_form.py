@@ -275,3 +275,17 @@ def test_fields_of_another_source_do_not_reach_the_request():
 def test_a_vm_without_a_name_is_refused():
     with pytest.raises(UsageError, match="give the new VM a name"):
         request_from(values(name="  "))
+
+
+async def test_the_cursor_goes_to_the_vm_that_was_made(app_on: App, demo_host: Host):
+    app = app_on(demo_host)
+    async with running(app) as pilot:
+        await open_form(pilot)
+        await pilot.press(*"shop")
+        await until(pilot, lambda: "Define shop" in preview(pilot))
+        await pilot.press("ctrl+s")
+        await on_screen(pilot, PlanScreen)
+        await pilot.press("enter")
+        await until(pilot, lambda: "shop" in names(app))
+        fleet = await on_screen(pilot, FleetScreen)
+        await until(pilot, lambda: fleet.grid.current is not None and fleet.grid.current.name == "shop")

@@ -12,6 +12,7 @@ from host.plan import Blocker, Danger, Plan, Step
 from hvtui.tui import catalogue, keymap, plan_text
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.delete import DeleteScreen
+from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.screens.prompt import PromptScreen
 from hvtui.tui.widgets.page import hanging
@@ -314,3 +315,18 @@ async def test_who_does_not_want_the_remedy_comes_back_to_the_plans(app_on: App,
         await pilot.pause()
         assert not isinstance(app.screen, PlanScreen)
         assert journal.jobs() == ()
+
+
+async def test_a_bulk_action_tells_whom_it_leaves_out(app_on: App, simulated: Host):
+    app = app_on(simulated)
+    async with running(app, (120, 40)) as pilot:
+        for name in ("web-02", "files", "build-07", "build-08"):
+            app.screen.go_to_vm(vm(app, name).uuid)  # type: ignore[attr-defined]
+            await pilot.press("space")
+        await pilot.press("S")
+        await on_screen(pilot, PlanScreen)
+        assert "2 left out: 1 off, 1 saved" in picture(pilot)
+        await pilot.press("escape")
+        await on_screen(pilot, FleetScreen)
+        await pilot.press("s")
+        await until(pilot, lambda: "started 2 VMs" in status(pilot) and "2 left out: 2 running" in status(pilot))

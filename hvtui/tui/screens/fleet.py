@@ -58,6 +58,7 @@ class FleetScreen(HvtuiScreen):
         self._filter_text = ""
         self._details_hidden = False
         self._is_puzzled = False
+        self._expected: tuple[str, str] | None = None  # a VM that is being made, and the one under the cursor before
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="bar"):
@@ -93,6 +94,7 @@ class FleetScreen(HvtuiScreen):
         self._remember(snapshot)
         kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
         self.grid.show(snapshot.vms, now=self.hvtui.now(), stale=not snapshot.link.is_up, mark_emulated=kvm)
+        self._go_to_expected()
         welcome = self.query_one(Welcome)
         welcome.show(snapshot)
         if welcome.display != (not snapshot.vms):
@@ -248,6 +250,20 @@ class FleetScreen(HvtuiScreen):
         if chosen is not None:
             self.grid.choose_columns(chosen)
             self._show_counts()
+
+    def follow_new(self, uuid: str) -> None:
+        """Put the cursor on that VM when it comes into the list, unless the user has moved it meanwhile."""
+        current = self.grid.current
+        self._expected = (uuid, current.uuid if current is not None else "")
+
+    def _go_to_expected(self) -> None:
+        if self._expected is None:
+            return
+        uuid, before = self._expected
+        current = self.grid.current
+        was_moved = current is not None and before not in {"", current.uuid}
+        if was_moved or self.grid.move_to_vm(uuid):
+            self._expected = None
 
     def go_to_vm(self, uuid: str) -> None:
         """Put the cursor on that VM, clearing a filter that hides it."""

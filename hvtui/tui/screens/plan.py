@@ -18,7 +18,7 @@ from hvtui.tui import keymap, plan_text
 from hvtui.tui.remedies import Remedy, remedies
 from hvtui.tui.screens.dialog import Dialog
 from hvtui.tui.widgets.line_input import LineInput
-from hvtui.tui.widgets.page import Page, Row
+from hvtui.tui.widgets.page import Page, Row, row
 
 
 class PlanScreen(Dialog[bool]):
@@ -38,8 +38,9 @@ class PlanScreen(Dialog[bool]):
         Binding("escape,q", "refuse", "back"),
     ]
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    def __init__(self, plans: Sequence[Plan], *, left_out: str = "") -> None:
         super().__init__()
+        self._left_out = left_out
         self.plans = tuple(plans)
         self.runnable = tuple(plan for plan in self.plans if not plan.blockers)
         self.must_type = plan_text.typed_confirmation(self.plans) if self.runnable else None
@@ -129,4 +130,5 @@ class PlanScreen(Dialog[bool]):
     def _rows(self) -> list[Row]:
         if self._shows_details:
             return plan_text.details_rows(self.plans)
-        return plan_text.plan_rows(self.plans[0]) if len(self.plans) == 1 else plan_text.plans_rows(self.plans)
+        rows = plan_text.plan_rows(self.plans[0]) if len(self.plans) == 1 else plan_text.plans_rows(self.plans)
+        return [row(self._left_out, style="$text-warning", indent=1), row(), *rows] if self._left_out else rows
