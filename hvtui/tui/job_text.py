@@ -19,6 +19,7 @@ from hvtui.tui.widgets.page import Row, row
 _BAR_CELLS = 14
 _STATE_CELLS = 12
 _LONGEST = 400
+HEAD = f"{'JOB':>5}  {'  STATE':<{_STATE_CELLS + 2}}WHAT"
 _SYMBOLS = {
     JobState.QUEUED: "○",
     JobState.RUNNING: "◐",
@@ -78,15 +79,21 @@ def ways_out(job: Job) -> tuple[str, ...]:
 def job_line(job: Job, *, width: int) -> Content:
     """One line of `width` cells: number, state, title, then progress while it runs, what to press when it was left
     halfway, else who and when."""
-    state = f"{_SYMBOLS[job.state]} {fit(job.state.value, _STATE_CELLS)}"
+    symbol, word, style = _state_words(job)
+    state = f"{symbol} {fit(word, _STATE_CELLS)}"
     tail = _tail(job, width)
     head = f"{job.id:>5}  "
     room = max(width - len(head) - display_width(state) - display_width(tail.plain) - 1, 8)
     strong = job.state in {JobState.RUNNING, JobState.INTERRUPTED}
     title = fit(printable(job.title, limit=200), room)
-    return Content.assemble(
-        (head, "$text-muted"), (state, _STYLES[job.state]), (title, "bold" if strong else ""), " ", tail
-    )
+    return Content.assemble((head, "$text-muted"), (state, style), (title, "bold" if strong else ""), " ", tail)
+
+
+def _state_words(job: Job) -> tuple[str, str, str]:
+    """The symbol, the word and the style of a job's state; a job that another one took back is not just done."""
+    if job.state is JobState.DONE and job.undone_by is not None:
+        return _SYMBOLS[JobState.ROLLED_BACK], "undone", "$text-muted"
+    return _SYMBOLS[job.state], job.state.value, _STYLES[job.state]
 
 
 def _tail(job: Job, width: int) -> Content:
@@ -119,7 +126,8 @@ def _state_rows(job: Job) -> list[Row]:
     span = (job.finished_at or datetime.now(UTC)) - (job.started_at or job.created_at)
     took = f"   {'took' if job.state.is_over else 'for'} {_duration(span)}" if job.started_at else ""
     undone = f"   undone by job {job.undone_by}" if job.undone_by is not None else ""
-    state = (f"{_SYMBOLS[job.state]} {job.state.value}", _STYLES[job.state])
+    symbol, word, style = _state_words(job)
+    state = (f"{symbol} {word}", style)
     who = f"by {printable(job.user, limit=40)}   {job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
     return [
         row(Content.assemble(state, (f"{took}{undone}", "$text-muted")), indent=1),

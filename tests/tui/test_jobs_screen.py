@@ -197,6 +197,12 @@ async def test_u_takes_a_finished_job_back_after_showing_how(app_on: App, simula
         await until(pilot, lambda: not vm(app, "build-07").autostart)
         await until(pilot, lambda: [job.state.value for job in app.jobs] == ["done", "done"])
         await until(pilot, lambda: "undone by job 2" in detail(pilot))  # the cursor stayed on its job
+        lines = picture(pilot).splitlines()
+        assert any(line.startswith("▶   1  ← undone") for line in lines)
+        head = next(line for line in lines if line.startswith("  JOB "))
+        undone = next(line for line in lines if "← undone" in line)
+        assert head.index("STATE") == undone.index("undone")
+        assert head.index("WHAT") == undone.index("Turn" if "Turn" in undone else "Start")
 
 
 async def test_u_never_means_another_job_than_the_selected_one(
@@ -318,3 +324,25 @@ def test_the_remedy_of_the_command_line_is_not_repeated_where_keys_do_it():
     rows = job_text.job_rows(replace(job, remedy=f"Complete it with 'hvtui --headless job restart {job.id}'"))
     shown = "\n".join(line.plain for line in hanging(rows, 80))
     assert "R restart" in shown
+
+
+async def test_u_passes_over_a_job_that_cannot_be_taken_back_and_says_so(app_on: App, simulated: Host):
+    app = app_on(simulated)
+    async with running(app, (120, 40)) as pilot:
+        await go_to(pilot, "build-07")
+        await pilot.press("a")
+        await until(pilot, lambda: "job 1" in status(pilot))
+        await go_to(pilot, "build-08")
+        await pilot.press("D")
+        await on_screen(pilot, PlanScreen)
+        await pilot.press(*"build-08", "enter")
+        await until(pilot, lambda: "deleted build-08" in status(pilot))
+        await until(pilot, lambda: len(app.jobs) == 2 and all(job.state.is_over for job in app.jobs))
+        await pilot.press("u")
+        await on_screen(pilot, PlanScreen)
+        assert "Undo job" in picture(pilot)
+        assert "job 2 cannot be taken back; this is job 1" in picture(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: any(job.undone_by is not None for job in app.jobs))
+        await pilot.press("J")
+        await until(pilot, lambda: "← undone" in picture(pilot))
