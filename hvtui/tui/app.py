@@ -201,6 +201,8 @@ class HvtuiApp(App[None]):
         if action is None:
             return
         selected = self.selected()
+        if action.plan is not None or action.noun == "vm":
+            self.say("")  # what was said before is not about this
         if not action.applies(selected):
             self.say(why_not(action, selected), "warn")
             return

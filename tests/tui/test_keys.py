@@ -15,6 +15,7 @@ from hvtui.tui import actions, catalogue, keymap
 from hvtui.tui.app import HvtuiApp, why_not
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
+from hvtui.tui.widgets import footer
 from hvtui.tui.widgets.command_line import choices
 from hvtui.tui.widgets.footer import footer_spans
 from hvtui.tui.widgets.grid import Grid
@@ -282,3 +283,35 @@ def test_why_not_is_said_for_one_for_many_and_for_none():
     assert why_not(start, actions.Target()) == "start: no VM is selected"
     assert why_not(start, actions.Target(vms=(one, two))) == "start: none of the marked VMs can"
     assert why_not(rename, actions.Target(vms=(one, two))) == "rename: not for 2 VMs at once"
+
+
+def test_an_action_without_a_key_has_no_place_in_the_footer():
+    keymap.rebind({"app.jobs": "a"})
+    spans = footer_spans(("fleet", "vm", "app"), actions.Target(vms=(scenes.resting("a", 1),)), 200)
+    keys = [text.strip() for text, role in spans if role == "key"]
+    assert "" not in keys
+    assert "autostart" not in "".join(text for text, _role in spans)
+
+
+async def test_what_was_said_is_forgotten_after_a_while_but_not_what_went_wrong(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(footer, "SAID_S", 0.2)
+    app = scenes.still_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        app.say("done it", "good")
+        await until(pilot, lambda: "done it" in shown(app).lines[-2])
+        await until(pilot, lambda: "done it" not in shown(app).lines[-2])
+        app.say("it broke", "bad")
+        await pilot.pause(0.5)
+        assert "it broke" in shown(app).lines[-2]
+
+
+async def test_the_footer_shows_the_keys_of_the_filter_while_one_types_it():
+    app = scenes.still_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("slash", "w")
+        assert "shut down" not in shown(app).lines[-1]
+        assert "enter keep it" in shown(app).lines[-1]
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "shut down" in shown(app).lines[-1]

@@ -16,7 +16,7 @@ from hvtui.tui.themes import Palette
 from hvtui.tui.widgets.columns import BY_ID, STATES
 from hvtui.tui.widgets.details import Details, RateHistory, history_of
 from hvtui.tui.widgets.filter_line import FilterLine
-from hvtui.tui.widgets.footer import Footer
+from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.grid import Grid
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from hvtui.tui.widgets.welcome import Welcome
@@ -171,7 +171,7 @@ class FleetScreen(HvtuiScreen):
 
     @on(FilterLine.Puzzled)
     def _puzzled(self, message: FilterLine.Puzzled) -> None:
-        self.say(message.complaint, "bad" if message.refused else "warn")
+        self.query_one(StatusLine).say(message.complaint, "bad" if message.refused else "warn", lasting=True)
         self._is_puzzled = bool(message.complaint)
         self.grid.doubt(doubtful=self._is_puzzled)
         self._show_counts()
@@ -184,6 +184,7 @@ class FleetScreen(HvtuiScreen):
     def _filter_closed(self) -> None:
         self.grid.focus()
         self.say("")
+        self.query_one(Footer).show_typing()
         self._show_counts()
 
     # What the keys do (hvtui.tui.catalogue)
@@ -214,6 +215,7 @@ class FleetScreen(HvtuiScreen):
 
     def open_filter(self) -> None:
         self.query_one(FilterLine).open()
+        self.query_one(Footer).show_typing(("enter", "keep it"), ("↑↓", "move"), ("esc", "clear it"), ("f1", "help"))
         self._show_counts()
 
     def toggle_details(self) -> None:

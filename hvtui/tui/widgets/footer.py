@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual.timer import Timer
+
 from host.job_model import Job
 from host.text import printable
 from hvtui.tui import keymap
@@ -13,6 +15,7 @@ from hvtui.tui.widgets import charts
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 
 _ROLES = {"text": "text", "good": "good", "warn": "warn", "bad": "bad", "dim": "dim"}
+SAID_S = 10.0
 _SIGNS = {"bad": "× ", "warn": "! "}
 
 
@@ -22,11 +25,23 @@ class StatusLine(Lines):
     def __init__(self) -> None:
         super().__init__()
         self._said: Span = ("", "text")
+        self._forget: Timer | None = None
         self._jobs: tuple[Job, ...] = ()
 
-    def say(self, text: str, role: str = "text") -> None:
-        """Show `text` until something else is said; role is text, good, warn, bad or dim."""
+    def say(self, text: str, role: str = "text", *, lasting: bool = False) -> None:
+        """Show `text` until something else is said, at most SAID_S (what went wrong, and what is `lasting`, until then); role is text, good,
+        warn, bad or dim."""
+        if self._forget is not None:
+            self._forget.stop()
+            self._forget = None
         self._said = (printable(text, limit=400), _ROLES.get(role, "text"))
+        if text and not lasting and role not in {"bad", "dim"}:
+            self._forget = self.set_timer(SAID_S, self._be_silent)
+        self.repaint()
+
+    def _be_silent(self) -> None:
+        self._forget = None
+        self._said = ("", "text")
         self.repaint()
 
     def show_jobs(self, jobs: tuple[Job, ...]) -> None:
@@ -69,6 +84,12 @@ class Footer(Lines):
         self._scopes = tuple(scopes)
         self._help_key = help_key
         self._target = Target()
+        self._typing: tuple[Span, ...] = ()
+
+    def show_typing(self, *hints: tuple[str, str]) -> None:
+        """While letters go into a line: show only these keys with what they do; without any, the usual ones again."""
+        self._typing = tuple(span for key, words in hints for span in ((f" {key}", "key"), (f" {words} ", "dim")))
+        self.repaint()
 
     def show_target(self, target: Target) -> None:
         """Show the keys for these VMs."""
@@ -76,6 +97,8 @@ class Footer(Lines):
         self.repaint()
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
+        if self._typing:
+            return [line_of(self._typing, width, palette)]
         return [line_of(footer_spans(self._scopes, self._target, width, help_key=self._help_key), width, palette)]
 
 
@@ -87,8 +110,8 @@ def footer_spans(scopes: Sequence[str], target: Target, width: int, *, help_key:
     keys: set[str] = set()
     for action in actions:
         key = keymap.shown_key(action)
-        if key in keys:
-            continue  # it belongs to the action before
+        if not key or key in keys:
+            continue  # it has none, or it belongs to the action before
         keys.add(key)
         piece: list[Span] = [(f" {key}", "key"), (f" {action.title} ", "dim")]
         if width_of(spans) + width_of(piece) + width_of(help_spans) > width:
