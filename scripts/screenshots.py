@@ -143,7 +143,7 @@ async def wait_for_preview(app: Any) -> None:
     from hvtui.tui.widgets.page import Page
 
     for _ in range(100):
-        if "same as" in app.screen.query_one("#plan", Page).plain:
+        if "prod" in app.screen.query_one("#plan", Page).plain:
             return
         await asyncio.sleep(0.05)
     raise TimeoutError("the create form never showed its plan")

@@ -39,6 +39,8 @@ class JobsScreen(HvtuiScreen):
     AUTO_FOCUS = ""  # the list gets the focus once it has a row: an empty one, which is hidden, would swallow keys
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012 - Textual declares it so
     DEFAULT_CSS = """
+    JobsScreen #head { height: 1; }
+    JobsScreen.-open #head, JobsScreen.-empty #head { display: none; }
     JobsScreen #panes { height: 1fr; }
     JobsScreen #rows { height: 1fr; width: 1fr; }
     JobsScreen #detail { height: 55%; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
@@ -49,6 +51,7 @@ class JobsScreen(HvtuiScreen):
     """
 
     def body(self) -> Iterable[Widget]:
+        yield Page([row(job_text.HEAD, style="$text-muted", indent=0)], id="head")
         yield Container(ChoiceList(id="rows"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
 
     def on_mount(self) -> None:

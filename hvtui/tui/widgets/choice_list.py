@@ -13,6 +13,7 @@ from textual.strip import Strip
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from hvtui.tui.symbols import CURSOR
 from hvtui.tui.themes import palette
 
 Line = Callable[[int], Content]  # the row's text for a width in cells
@@ -22,7 +23,8 @@ class ChoiceList(OptionList):
     """Rows by key; the cursor stays on its key when rows are added, and only changed rows are painted again."""
 
     DEFAULT_CSS = """
-    ChoiceList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1; }
+    ChoiceList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
+        scrollbar-gutter: stable; }
     ChoiceList > .option-list--option-highlighted { text-style: none; }
     ChoiceList:focus > .option-list--option-highlighted { text-style: none; }
     ChoiceList:focus { border: none; background-tint: transparent; }
@@ -41,6 +43,11 @@ class ChoiceList(OptionList):
         self._painted: dict[str, Content] = {}
 
     @property
+    def row_width(self) -> int:
+        """The cells of a row, with and without a scroll bar."""
+        return max(self.size.width - 1, 20)
+
+    @property
     def chosen(self) -> str | None:
         """The key under the cursor; None for an empty list."""
         if self.highlighted is None:
@@ -51,7 +58,7 @@ class ChoiceList(OptionList):
         """Replace the rows; the first one gets the cursor when its key is gone."""
         before = self.chosen
         self._rows = dict(rows)
-        width = max(self.size.width - 1, 20)
+        width = self.row_width
         lines = {key: line(width) for key, line in rows}
         if list(lines) == list(self._painted):
             for key, content in lines.items():
@@ -66,13 +73,15 @@ class ChoiceList(OptionList):
         self._painted = lines
 
     def render_line(self, y: int) -> Strip:
-        """The row under the cursor in reverse video where the theme has no colour for it: what is dim or coloured
-        would sink into that."""
+        """The row under the cursor with the cursor's sign in its first cell; in reverse video where the theme has no
+        colour for it: what is dim or coloured would sink into that."""
         strip = super().render_line(y)
         colors = palette(self.app.theme)
-        if y + self.scroll_offset.y != self.highlighted or colors.colors.cursor:
+        if y + self.scroll_offset.y != self.highlighted or not strip.text.startswith(" "):
             return strip
-        return Strip([Segment(strip.text, colors.style("text", cursor=True))], strip.cell_length)
+        if colors.colors.cursor:
+            return Strip.join([Strip([Segment(CURSOR, colors.style("accent", cursor=True))], 1), strip.crop(1)])
+        return Strip([Segment(CURSOR + strip.text[1:], colors.style("text", cursor=True))], strip.cell_length)
 
     def on_resize(self, _event: events.Resize) -> None:
         self.show_rows(list(self._rows.items()))
