@@ -134,3 +134,19 @@ async def test_hostile_names_and_details_are_harmless(app_on: App, simulated: Ho
         await pilot.press("E")
         await on_screen(pilot, EventsScreen)
         assert "[red]bold[reset]" in picture(pilot)
+
+
+async def test_the_heads_stand_above_their_columns_with_and_without_a_scroll_bar(app_on: App, simulated: Host):
+    for width in (80, 90, 91, 92):
+        app = app_on(simulated)
+        async with running(app, (width, 24)) as pilot:
+            await pilot.press("E")
+            await on_screen(pilot, EventsScreen)
+            for count in (1, 60):
+                for _ in range(count):
+                    app.post_message(EventArrived(event(detail="because")))
+                await until(pilot, lambda: "because" in picture(pilot))
+                await pilot.pause()
+                head, first = picture(pilot).splitlines()[1:3]
+                assert head.index("DETAIL") == first.index("because")
+                assert head.index("VM") == first.index("web-01")

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from host.events import Event, EventKind
 from host.text import fit, printable
 from hvtui.tui.screens.base import HvtuiScreen
-from hvtui.tui.widgets.choice_list import ChoiceList
+from hvtui.tui.widgets.choice_list import SPARE_CELLS, ChoiceList
 from hvtui.tui.widgets.page import Page, row
 
 _ALARMING = {EventKind.CRASHED, EventKind.WATCHDOG, EventKind.IO_ERROR}
@@ -48,7 +48,8 @@ class EventsScreen(HvtuiScreen):
         self._show()
 
     def on_resize(self) -> None:
-        words = f" {fit('TIME', _TIME)}{fit('EVENT', _KIND)}{fit('VM', _name_cells(self.size.width) + 1)}DETAIL"
+        cells = _name_cells(self.size.width - SPARE_CELLS)
+        words = f" {fit('TIME', _TIME)}{fit('EVENT', _KIND)}{fit('VM', cells + 1)}DETAIL"
         self.query_one("#head", Page).show([row(words, style="$text-muted", indent=0)])
 
     def event_arrived(self, event: Event) -> None:  # noqa: ARG002 - the app keeps the list

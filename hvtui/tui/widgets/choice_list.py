@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from hvtui.tui.symbols import CURSOR
 from hvtui.tui.themes import palette
 
+SPARE_CELLS = 2  # at the right of a row: one blank, and the scroll bar's place, which is kept free without one
 Line = Callable[[int], Content]  # the row's text for a width in cells
 
 
@@ -43,11 +44,6 @@ class ChoiceList(OptionList):
         self._painted: dict[str, Content] = {}
 
     @property
-    def row_width(self) -> int:
-        """The cells of a row, with and without a scroll bar."""
-        return max(self.size.width - 1, 20)
-
-    @property
     def chosen(self) -> str | None:
         """The key under the cursor; None for an empty list."""
         if self.highlighted is None:
@@ -58,7 +54,7 @@ class ChoiceList(OptionList):
         """Replace the rows; the first one gets the cursor when its key is gone."""
         before = self.chosen
         self._rows = dict(rows)
-        width = self.row_width
+        width = max(self.size.width - 1, 20)
         lines = {key: line(width) for key, line in rows}
         if list(lines) == list(self._painted):
             for key, content in lines.items():
