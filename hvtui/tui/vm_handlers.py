@@ -29,8 +29,14 @@ def rename(app: HvtuiApp, target: Target) -> Awaitable[None]:
     from vm.names import name_problem
 
     vm = target.vms[0]
-    hint = "its disks keep their file names" if not vm.is_active else "it must be off for that"
-    prompt = PromptScreen(f"Rename {_short(vm)}", value=_editable(vm.name), hint=hint, check=name_problem)
+    hint = "its disks keep their file names" if not vm.is_active else f"it is {vm.state.value}: it must be off for that"
+    taken = {other.name for other in app.snapshot.vms if other.uuid != vm.uuid} if app.snapshot is not None else set()
+
+    def check(name: str) -> str:
+        is_taken = f"there is a VM called {printable(name, limit=40)} already" if name in taken else ""
+        return name_problem(name) or is_taken
+
+    prompt = PromptScreen(f"Rename {_short(vm)}", value=_editable(vm.name), hint=hint, check=check)
     return _rename(app, vm, app.asked(prompt))
 
 

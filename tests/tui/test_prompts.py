@@ -52,17 +52,6 @@ async def test_a_name_that_cannot_be_is_said_at_once_and_not_taken(app_on: App, 
         assert "build-07" in names(app)
 
 
-async def test_a_name_that_is_taken_is_refused_with_the_reason(app_on: App, simulated: Host, journal: Journal):
-    app = app_on(simulated)
-    async with running(app) as pilot:
-        await go_to(pilot, "build-07")
-        await pilot.press("r")
-        await on_screen(pilot, PromptScreen)
-        await pilot.press("ctrl+u", *"web-01", "enter")
-        await until(pilot, lambda: "another VM has this name" in status(pilot))
-        assert journal.jobs() == ()
-
-
 async def test_tags_of_one_vm_are_shown_and_replaced(app_on: App, simulated: Host):
     app = app_on(simulated)
     async with running(app) as pilot:
@@ -150,3 +139,21 @@ async def test_what_is_typed_in_one_go_after_a_prompts_key_is_the_answer(app_on:
             app.post_message(events.Key(character, character))
         prompt = await on_screen(pilot, PromptScreen)
         await until(pilot, lambda: prompt.query_one(Input).value.endswith("Jx"))
+
+
+async def test_a_taken_name_is_told_in_the_prompt_and_keeps_what_was_typed(app_on: App, simulated: Host):
+    async with running(app_on(simulated)) as pilot:
+        await go_to(pilot, "build-07")
+        await pilot.press("r")
+        screen = await on_screen(pilot, PromptScreen)
+        await pilot.press("ctrl+u", *"web-01", "enter")
+        await until(pilot, lambda: "there is a VM called web-01 already" in picture(pilot))
+        assert pilot.app.screen is screen
+
+
+async def test_a_running_vm_says_before_typing_that_it_must_be_off(app_on: App, simulated: Host):
+    async with running(app_on(simulated)) as pilot:
+        await go_to(pilot, "web-01")
+        await pilot.press("r")
+        await on_screen(pilot, PromptScreen)
+        assert "it is running: it must be off for that" in picture(pilot)
