@@ -34,7 +34,7 @@ async def test_every_action_of_the_list_is_explained_with_its_key(app_on: App, s
         for action in actions_for(("vm", "fleet", "app")):
             if action.id.startswith("fleet.sort_"):
                 continue
-            key = keymap.shown_key(action) or "–"
+            key = keymap.shown_key(action) or f":{action.title}"
             assert any(each.split()[:1] == [key] and f" {action.title} " in f"{each} " for each in lines), action.id
         assert "1 … 9" in help_text(app)
         assert "Virtual machines" in picture(pilot)

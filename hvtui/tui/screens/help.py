@@ -78,6 +78,8 @@ def help_rows(scopes: Sequence[str], *, with_ids: bool) -> list[Row]:
         if known:
             rows += [row(), heading(_SCOPE_TITLES.get(scope, scope))]
             rows += [_action_row(action, with_ids=with_ids) for action in known]
+    if not with_ids:
+        rows += [row(), row(f"At {_MOST_IDS} columns, each line ends with its id for the configuration.", indent=3)]
     return rows[1:]
 
 
@@ -98,7 +100,7 @@ def _keys_that_fit(action: Action) -> str:
 
 def _action_row(action: Action, *, with_ids: bool) -> Row:
     is_first_of_many = action.id == "fleet.sort_1"
-    keys = "1 … 9" if is_first_of_many else _keys_that_fit(action) or "–"
+    keys = "1 … 9" if is_first_of_many else _keys_that_fit(action) or f":{action.title}"
     title = "sort by that column" if is_first_of_many else action.title
     words = [(action.help, "$text-muted")] if action.help else []
     ids = [("  " if action.help else "", ""), (action.id, "$text-disabled")] if with_ids else []
