@@ -24,8 +24,7 @@ class ChoiceList(OptionList):
     """Rows by key; the cursor stays on its key when rows are added, and only changed rows are painted again."""
 
     DEFAULT_CSS = """
-    ChoiceList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
-        scrollbar-gutter: stable; }
+    ChoiceList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1; }
     ChoiceList > .option-list--option-highlighted { text-style: none; }
     ChoiceList:focus > .option-list--option-highlighted { text-style: none; }
     ChoiceList:focus { border: none; background-tint: transparent; }
@@ -54,7 +53,7 @@ class ChoiceList(OptionList):
         """Replace the rows; the first one gets the cursor when its key is gone."""
         before = self.chosen
         self._rows = dict(rows)
-        width = max(self.size.width - 1, 20)
+        width = max(self.outer_size.width - SPARE_CELLS, 20)
         lines = {key: line(width) for key, line in rows}
         if list(lines) == list(self._painted):
             for key, content in lines.items():
