@@ -349,12 +349,12 @@ class HvtuiApp(App[None]):
             words = str(first) if isinstance(first, HvtuiError) else f"{first.error or first.state} · job {first.id}"
             self.say(f"{len(failed)} of {len(plans)} failed: {words}" if len(plans) > 1 else words, "bad")
             return
-        what = printable(plans[0].vm_name or plans[0].title, limit=40) if len(plans) == 1 else f"{len(plans)} VMs"
+        what = _about(plans[0]) if len(plans) == 1 else f"{len(plans)} VMs"
         jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
         hint += f" · {left}" if left else ""
-        self.say(f"{done or 'done:'} {what} · {number}{hint}", "good")
+        self.say(f"{done_words(plans, done) or 'done:'} {what} · {number}{hint}", "good")
 
     async def _can_undo(self, job: Job) -> bool:
         from host.jobs import plan_undo
@@ -388,6 +388,29 @@ class HvtuiApp(App[None]):
             if isinstance(screen, HvtuiScreen) and screen.is_composed:
                 return screen
         return None
+
+
+def done_words(plans: Sequence[Plan], done: str) -> str:
+    """The past tense for what the plans did; `done` where one action does either of two things, and both were done."""
+    words = {_done_word(plan) for plan in plans}
+    word = words.pop()
+    return done if words or not word else word
+
+
+def _done_word(plan: Plan) -> str:
+    if plan.undoes_job is not None or len(plan.steps) != 1:
+        return ""
+    if plan.steps[0].verb == "vm.autostart":
+        return f"autostart {'on' if plan.steps[0].args.get('enabled') else 'off'}:"
+    first, _, _rest = plan.title.partition(" ")
+    return {"Pause": "paused", "Resume": "resumed", "Restore": "restored"}.get(first, "")
+
+
+def _about(plan: Plan) -> str:
+    """The VM's name; for a new name, both."""
+    name = printable(plan.vm_name or plan.title, limit=40)
+    is_rename = plan.undoes_job is None and [step.verb for step in plan.steps] == ["vm.rename"]
+    return f"{name} to {printable(plan.command[-1], limit=40)}" if is_rename else name
 
 
 def left_out(selected: Target, target: Target) -> str:

@@ -330,3 +330,19 @@ async def test_a_bulk_action_tells_whom_it_leaves_out(app_on: App, simulated: Ho
         await on_screen(pilot, FleetScreen)
         await pilot.press("s")
         await until(pilot, lambda: "started 2 VMs" in status(pilot) and "2 left out: 2 running" in status(pilot))
+
+
+async def test_the_status_line_says_which_of_two_things_was_done(app_on: App, simulated: Host):
+    app = app_on(simulated)
+    async with running(app, (100, 30)) as pilot:
+        await go_to(pilot, "web-02")
+        await pilot.press("P")
+        await on_screen(pilot, PlanScreen)
+        await pilot.press("enter")
+        await until(pilot, lambda: "paused web-02 · job" in status(pilot))
+        await until(pilot, lambda: vm(app, "web-02").state.value == "paused")
+        await pilot.press("P")
+        await until(pilot, lambda: "resumed web-02 · job" in status(pilot))
+        wanted = "off" if vm(app, "web-02").autostart else "on"
+        await pilot.press("a")
+        await until(pilot, lambda: f"autostart {wanted}: web-02 · job" in status(pilot))

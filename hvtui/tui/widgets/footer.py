@@ -29,8 +29,8 @@ class StatusLine(Lines):
         self._jobs: tuple[Job, ...] = ()
 
     def say(self, text: str, role: str = "text", *, lasting: bool = False) -> None:
-        """Show `text` until something else is said, at most SAID_S (what went wrong, and what is `lasting`, until then); role is text, good,
-        warn, bad or dim."""
+        """Show `text` until something else is said, at most SAID_S (what went wrong, and what is `lasting`, until
+        then); role is text, good, warn, bad or dim."""
         if self._forget is not None:
             self._forget.stop()
             self._forget = None
