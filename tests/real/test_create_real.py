@@ -255,7 +255,13 @@ def test_an_image_is_used_in_place_and_no_second_vm_may_have_it(real_host, journ
     image = private_daemon.images / "existing.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M"], check=True)
     request = CreateRequest(
-        "imaged", source=SourceKind.IMAGE, image=str(image), memory_bytes=64 * MIB, network="none", ready_timeout_s=1
+        "imaged",
+        source=SourceKind.IMAGE,
+        image=str(image),
+        memory_bytes=64 * MIB,
+        network="none",
+        wait_ready=True,
+        ready_timeout_s=1,
     )
     plan = plan_create(real_host, request)
     assert not plan.blockers
