@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from host.connection import Host
 from host.job_model import Job
 from host.plan import Danger, Plan
+from host.text import printable
 from vm.model import Vm
 
 if TYPE_CHECKING:
@@ -96,6 +97,25 @@ class Action:
             return False  # what is shown may be long gone
         narrowed = self.narrowed(target)
         return self.when(narrowed) and (self.fits is None or bool(narrowed.vms))
+
+
+def why_not(action: Action, target: Target) -> str:
+    """Why an action does not apply to what is selected, in one line."""
+    if action.noun == "job":
+        job = target.job
+        return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
+    if not target.vms:
+        return f"{action.title}: no VM is selected"
+    if not target.is_live:
+        return f"{action.title}: not while the connection is lost"
+    if len(target.vms) > 1:
+        return (
+            f"{action.title}: not for {len(target.vms)} VMs at once"
+            if action.narrowed(target).vms
+            else f"{action.title}: none of the marked VMs can"
+        )
+    vm = target.vms[0]
+    return f"{action.title}: not while {printable(vm.name, limit=40)} is {vm.state.value}"
 
 
 _ACTIONS: dict[str, Action] = {}

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,7 @@ from host.plan import Danger, Plan
 from host.text import printable
 from hvtui.choices import SHORT_THEMES
 from hvtui.tui import catalogue, keymap, symbols, themes
-from hvtui.tui.actions import Action, Handler, Target, action_named
+from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
@@ -169,6 +170,8 @@ class HvtuiApp(App[None]):
         """Do what the `:` line chose."""
         if choice is None:
             self.say(f"nothing is called {text!r}", "warn")
+        elif choice.vm_uuid and choice.action_id:
+            self.act(choice.action_id, on=replace(self.selected(), vms=self._vms_of([choice.vm_uuid])))
         elif choice.vm_uuid:
             self.go_to_vm(choice.vm_uuid)
         else:
@@ -195,12 +198,13 @@ class HvtuiApp(App[None]):
                 return
         self.push_screen(screen_class())
 
-    def act(self, action_id: str) -> None:
-        """Run the action of that id on what the shown screen means; a problem is said in the status line."""
+    def act(self, action_id: str, *, on: Target | None = None) -> None:
+        """Run the action of that id on what the shown screen means, or on `on`; a problem is said in the status
+        line."""
         action = action_named(action_id)
         if action is None:
             return
-        selected = self.selected()
+        selected = on if on is not None else self.selected()
         if action.plan is not None or action.noun == "vm":
             self.say("")  # what was said before is not about this
         if not action.applies(selected):
@@ -419,25 +423,6 @@ def left_out(selected: Target, target: Target) -> str:
     states = Counter(vm.state.value for vm in selected.vms if vm.uuid not in meant)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     return f"{states.total()} left out: {counts}" if states else ""
-
-
-def why_not(action: Action, target: Target) -> str:
-    """Why an action does not apply to what is selected, in one line."""
-    if action.noun == "job":
-        job = target.job
-        return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
-    if not target.vms:
-        return f"{action.title}: no VM is selected"
-    if not target.is_live:
-        return f"{action.title}: not while the connection is lost"
-    if len(target.vms) > 1:
-        return (
-            f"{action.title}: not for {len(target.vms)} VMs at once"
-            if action.narrowed(target).vms
-            else f"{action.title}: none of the marked VMs can"
-        )
-    vm = target.vms[0]
-    return f"{action.title}: not while {printable(vm.name, limit=40)} is {vm.state.value}"
 
 
 def _screen_class(name: str) -> type[Screen[None]]:

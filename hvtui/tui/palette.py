@@ -10,7 +10,7 @@ from textual.content import Content
 
 from host.text import fit
 from hvtui.tui import keymap
-from hvtui.tui.actions import Action, all_actions
+from hvtui.tui.actions import Action, all_actions, why_not
 
 if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
@@ -20,18 +20,21 @@ HELP_WIDTH = 42  # one line a command at 80 columns
 
 
 class ActionProvider(Provider):
-    """The actions that apply to what is selected below the palette."""
+    """The actions on what is selected below the palette: those that apply, then the others greyed with the reason."""
 
     async def discover(self) -> Hits:
         for action in self._applicable():
-            yield DiscoveryHit(_title(action), partial(self._hvtui.act, action.id), text=action.title)
+            yield DiscoveryHit(_title(action, ""), partial(self._hvtui.act, action.id), text=action.title)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        for action in self._applicable():
+        target = self._hvtui.selected()
+        for action in self._all():
             score = matcher.match(f"{action.title} {action.id}")
+            reason = "" if action.applies(target) else why_not(action, target)
             if score > 0:
-                yield Hit(score, _title(action), partial(self._hvtui.act, action.id), text=action.title)
+                score = score / 10 if reason else score
+                yield Hit(score, _title(action, reason), partial(self._hvtui.act, action.id), text=action.title)
 
     @property
     def _hvtui(self) -> HvtuiApp:
@@ -39,14 +42,20 @@ class ActionProvider(Provider):
 
     def _applicable(self) -> list[Action]:
         target = self._hvtui.selected()
-        return [action for action in all_actions() if action.applies(target) and action.scope in {"vm", "app"}]
+        return [action for action in self._all() if action.applies(target)]
+
+    def _all(self) -> list[Action]:
+        return [action for action in all_actions() if action.scope in {"vm", "app"}]
 
 
 def _cut(text: str) -> str:
     return fit(text, HELP_WIDTH).rstrip()
 
 
-def _title(action: Action) -> Content:
+def _title(action: Action, reason: str) -> Content:
+    if reason:
+        words = reason.partition(": ")[2]
+        return Content.styled(f"{fit(action.title, 22)}{fit('', 8)}{_cut(words)}", "$text-muted not bold")
     key = keymap.shown_key(action)
     help_text = (_cut(action.help), "$text-muted not bold")
     return Content.assemble(fit(action.title, 22), (fit(key, 8), "$text-accent"), help_text)

@@ -12,7 +12,8 @@ from host.journal import Journal
 from host.plan import Danger
 from hvtui.config import Config, Ui
 from hvtui.tui import actions, catalogue, keymap
-from hvtui.tui.app import HvtuiApp, why_not
+from hvtui.tui.actions import why_not
+from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.widgets import footer
@@ -315,3 +316,32 @@ async def test_the_footer_shows_the_keys_of_the_filter_while_one_types_it():
         await pilot.press("enter")
         await pilot.pause()
         assert "shut down" in shown(app).lines[-1]
+
+
+async def test_the_colon_line_runs_an_action_on_a_vm_by_name(app_on: Callable[..., HvtuiApp], simulated: Host):
+    name = _first(simulated, 5)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: _state(app, name) is not None)
+        await pilot.press("colon", *f"start {name}", "enter")
+        await until(pilot, lambda: _state(app, name) is VmState.RUNNING)
+
+
+def test_the_colon_line_offers_what_applies_first_and_nothing_of_other_screens():
+    vms = scenes.varied_vms()
+    running = actions.Target(vms=(scenes.running("b", 2, cpu=1),))
+    offered = choices("sta", vms, target=running, scopes=frozenset({"fleet", "vm", "app"}))
+    ids = [choice.action_id for choice in offered if choice.action_id]
+    assert "jobs.restart" not in ids
+    assert ids.index("vm.restart") < ids.index("vm.start"), "it runs already"
+
+
+async def test_the_palette_shows_what_does_not_apply_with_the_reason(app_on: Callable[..., HvtuiApp], simulated: Host):
+    name = _first(simulated, 1)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: type(app.screen).__name__ == "CommandPalette")
+        await pilot.press(*"discard")
+        await until(pilot, lambda: f"not while {name} is running" in shown(app).text)

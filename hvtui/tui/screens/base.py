@@ -135,7 +135,9 @@ class HvtuiScreen(Screen[None]):
         snapshot = self.hvtui.snapshot
         self._focus_before = self.focused
         self._show_command_row(shown=True)
-        self.query_one(CommandLine).open(snapshot.vms if snapshot is not None else ())
+        self.query_one(CommandLine).open(
+            snapshot.vms if snapshot is not None else (), target=self.target(), scopes=self.SCOPES
+        )
 
     def _show_command_row(self, *, shown: bool) -> None:
         self.query_one(Footer).display = not shown
