@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from host.job_model import Job, JobState, StepState
-from host.jobs import plan_rollback
 from host.plan import Danger, Plan, Step
+
+_ENDED = {StepState.RUNNING: "End halfway, and take back what it made so far"}
 
 
 def plan_cancel(job: Job) -> Plan:
@@ -24,7 +25,11 @@ def plan_cancel(job: Job) -> Plan:
             [Step("", "Mark it as cancelled: other jobs may work on its VM again")],
             keeps=tuple(f"what it made: {title}" for title in begun),
         )
-    steps = [Step("", "Ask it to stop; it looks a few times a second"), *plan_rollback(job).steps]
+    ended = [step for step in reversed(job.steps) if step.has_begun]
+    steps = [
+        Step("", "Ask it to stop; it looks a few times a second"),
+        *(Step("", f"{_ENDED.get(step.state, 'Take back')}: {step.title}") for step in ended),
+    ]
     return _shown(job, "cancel", f"Cancel job {job.id}: {job.title}", steps, danger=Danger.DISRUPTIVE)
 
 

@@ -97,6 +97,7 @@ async def test_the_progress_of_a_running_job_moves_and_x_stops_it(
         await pilot.press("x")
         await on_screen(pilot, PlanScreen)
         assert "Ask it to stop" in picture(pilot)
+        assert "2 End halfway, and take back what it made so far: Make two 3 Take back: Make one" in detail(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: app.jobs[0].state is JobState.CANCELLED)
         await until(pilot, lambda: "– cancelled" in picture(pilot))
