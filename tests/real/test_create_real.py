@@ -267,7 +267,7 @@ def test_an_image_is_used_in_place_and_no_second_vm_may_have_it(real_host, journ
     assert not plan.blockers
     assert str(image) in plan.keeps[0]
     job = done(jobs.submit(plan, real_host, journal))
-    assert "its agent did not answer" in job.steps[-1].result["warning"]
+    assert "its guest has not answered" in job.steps[-1].result["warning"]
     second = plan_create(real_host, replace(request, name="other"))
     assert [blocker.reason for blocker in second.blockers] == ["the VM imaged uses this disk image"]
     done(jobs.submit(jobs.plan_undo(job, real_host), real_host, journal))
