@@ -6,6 +6,7 @@ libvirt's test driver keeps its world inside the connection, so each `simulated`
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,15 @@ import pytest
 
 from host.connection import Host, open_host
 from tests.support import simulated_world
+
+
+def pytest_configure() -> None:
+    """A shell's background job and nohup ignore signals, and what they ignore every child ignores too: the programs
+    that the tests end by Ctrl-C or a closed terminal would not notice."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
