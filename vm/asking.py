@@ -28,6 +28,7 @@ CANCEL_POLL_S = 0.1
 AGENT_ANSWER_S = 6.0  # by then libvirt has told whether the agent is there at all
 AGENT_PATIENCE_S = 15.0  # by then a guest that obeys its agent is on its way; ACPI on top does no harm
 ACPI_AGAIN_S = 5.0  # a power button pressed again does no harm
+GOES_OFF_S = 2.0  # libvirt needs a moment to see that a QEMU is gone
 _NO_SUCH_FLAG = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
 
 DomainCall = Callable[[Any], object]
@@ -104,11 +105,25 @@ class _Asking:
         self._asked, self._acpi_at_s = "ACPI", time.monotonic()
         self._acpi_count += 1
         try:
+            self._press()
+        except libvirt.libvirtError as error:
+            # A guest that goes off while its button is pressed: libvirt refuses, or has lost the monitor under the call.
+            if error.get_error_domain() == libvirt.VIR_FROM_RPC or not self._goes_off():
+                raise
+
+    def _press(self) -> None:
+        try:
             self._request.acpi(self._domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() not in _NO_SUCH_FLAG:
                 raise
             self._request.plain(self._domain)
+
+    def _goes_off(self) -> bool:
+        until_s = time.monotonic() + GOES_OFF_S
+        while not (is_off := self._has_reacted()) and time.monotonic() < until_s:
+            time.sleep(CANCEL_POLL_S)
+        return is_off
 
     def _has_reacted(self) -> bool:
         if self._request.restarts and (self._rebooted.is_set() or (self._agent.is_over and not self._agent.error)):

@@ -95,6 +95,22 @@ def test_acpi_is_asked_again_until_the_guest_hears_it(simulated: Host, monkeypat
     assert "asked ACPI 2 times, 0 s" in notes.notes
 
 
+def test_a_guest_that_goes_off_while_it_is_asked_has_reacted(simulated: Host) -> None:
+    def gone_under_the_call(domain: Any) -> None:
+        domain.destroy()
+        refuse(domain)
+
+    assert ask(context(simulated), args_for(simulated), request(acpi=gone_under_the_call)) is AskResult.REACTED
+
+
+def test_a_request_that_fails_for_a_guest_that_stays_is_an_error(
+    simulated: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "GOES_OFF_S", 0.05)
+    with pytest.raises(HvtuiError, match="refused|not connected"):
+        ask(context(simulated), args_for(simulated), request(acpi=refuse))
+
+
 def test_a_driver_without_acpi_gets_a_plain_request(simulated: Host) -> None:
     assert ask(context(simulated), args_for(simulated), _SHUTDOWN) is AskResult.REACTED
     assert inventory.find(simulated, "web-02").state is VmState.OFF
