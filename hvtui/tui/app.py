@@ -130,6 +130,13 @@ class HvtuiApp(App[None]):
             await asyncio.sleep(LEAVING_POLL_S)
         self.exit()
 
+    async def action_quit(self) -> None:
+        """ctrl+q is Textual's own key and goes before every screen's: it quits as q does, and asks where q asks."""
+        if isinstance(self.screen, HvtuiScreen):
+            self.screen.action_act("app.quit")
+        else:
+            await self.leave()
+
     @property
     def failure(self) -> BaseException | None:
         """The internal error that ended the app, if one did."""

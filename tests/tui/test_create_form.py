@@ -195,15 +195,16 @@ async def test_an_untouched_form_is_left_at_once(app_on: App, simulated: Host):
         await on_screen(pilot, FleetScreen)
 
 
-async def test_quitting_from_a_filled_form_asks_once(app_on: App, simulated: Host):
+@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
+async def test_quitting_from_a_filled_form_asks_once(app_on: App, simulated: Host, key: str):
     app = app_on(simulated)
     async with running(app) as pilot:
         screen = await open_form(pilot)
-        await pilot.press("s", "ctrl+c")
+        await pilot.press("s", key)
         await until(pilot, lambda: "not made yet" in status(pilot))
         assert app.screen is screen
         assert app._exit is False
-        await pilot.press("ctrl+c")
+        await pilot.press(key)
         await until(pilot, lambda: app._exit)
 
 
