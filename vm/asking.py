@@ -107,7 +107,7 @@ class _Asking:
         try:
             self._press()
         except libvirt.libvirtError as error:
-            # A guest that goes off while its button is pressed: libvirt refuses, or has lost the monitor under the call.
+            # It goes off while its button is pressed: libvirt refuses, or has lost the monitor under the call.
             if error.get_error_domain() == libvirt.VIR_FROM_RPC or not self._goes_off():
                 raise
 
