@@ -92,7 +92,8 @@ def test_a_closed_window_ends_the_program_while_much_is_written(opened: Callable
     terminal = opened(columns=LARGEST[0], rows=LARGEST[1])
     terminal.type("jk" * 200)
     terminal.hang_up()
-    assert terminal.process.wait(10) == 128 + signal.SIGHUP
+    # It answers the 400 keys first; the limit only tells a program that hangs from one on a busy machine.
+    assert terminal.process.wait(60) == 128 + signal.SIGHUP
 
 
 def test_a_stopped_program_goes_on_and_paints_the_screen_anew(opened: Callable[..., Terminal]) -> None:
