@@ -162,11 +162,9 @@ class HvtuiApp(App[None]):
 
     def open_palette(self) -> None:
         """Every action that applies, by name."""
-        from textual.command import CommandPalette
+        from hvtui.tui.palette import Palette
 
-        from hvtui.tui.palette import ActionProvider
-
-        self.push_screen(CommandPalette(providers=[ActionProvider], placeholder="do what?"))
+        self.push_screen(Palette())
 
     def back(self) -> None:
         """Leave the shown screen; the fleet stays."""

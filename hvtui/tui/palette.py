@@ -1,22 +1,41 @@
-"""Feeds the command palette from the action registry and the list of VMs."""
+"""The command palette: Textual's own, fed from the action registry, with an input that shows nothing harmful."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.app import ComposeResult
+from textual.command import CommandInput, CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
 from host.text import fit
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, all_actions, why_not
+from hvtui.tui.widgets.line_input import HarmlessInput
 
 if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
 
 
 HELP_WIDTH = 42  # one line a command at 80 columns
+
+
+class PaletteInput(CommandInput, HarmlessInput):
+    """The palette's input: what was pasted into it cannot control the terminal."""
+
+
+class Palette(CommandPalette):
+    """Textual's palette on this program's actions, with an input of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(providers=[ActionProvider], placeholder="do what?")
+
+    def compose(self) -> ComposeResult:
+        for widget in super().compose():
+            if isinstance(widget, CommandInput):
+                widget = PaletteInput(placeholder=widget.placeholder, select_on_focus=False)
+            yield widget
 
 
 class ActionProvider(Provider):

@@ -94,7 +94,7 @@ PASTED = pytest.mark.parametrize(
 @PASTED
 async def test_hostile_text_can_be_pasted_everywhere(app_on: App, hostile: Host, text: str):
     async with running(app_on(hostile), (80, 24)) as pilot:
-        for key in ("slash", "colon", "n", "r", "t", "T", "e"):
+        for key in ("slash", "colon", "n", "r", "t", "T", "e", "ctrl+p"):
             await go_to(pilot, "plain")
             await pilot.press(key)
             await pilot.pause(0.1)

@@ -151,7 +151,7 @@ async def test_a_key_that_does_not_fit_says_why(app_on: Callable[..., HvtuiApp],
 @pytest.mark.parametrize(
     ("key", "screen"),
     [("J", "JobsScreen"), ("E", "EventsScreen"), ("H", "HostScreen"), ("question_mark", "HelpScreen"),
-     ("n", "CreateScreen"), ("ctrl+p", "CommandPalette")],
+     ("n", "CreateScreen"), ("ctrl+p", "Palette")],
 )  # fmt: skip
 async def test_the_keys_of_the_screens_open_them_and_esc_comes_back(
     key: str, screen: str, app_on: Callable[..., HvtuiApp], simulated: Host
@@ -342,6 +342,6 @@ async def test_the_palette_shows_what_does_not_apply_with_the_reason(app_on: Cal
     async with app.run_test(size=(100, 30)) as pilot:
         await _on(pilot, name)
         await pilot.press("ctrl+p")
-        await until(pilot, lambda: type(app.screen).__name__ == "CommandPalette")
+        await until(pilot, lambda: type(app.screen).__name__ == "Palette")
         await pilot.press(*"discard")
         await until(pilot, lambda: f"not while {name} is running" in shown(app).text)
