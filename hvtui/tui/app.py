@@ -161,7 +161,7 @@ class HvtuiApp(App[None]):
         self.say(f"theme {self.theme.removeprefix('hvtui-')}", "dim")
 
     def open_palette(self) -> None:
-        """Every action that applies, by name."""
+        """Every action by name; those that do not apply come last, with the reason."""
         from hvtui.tui.palette import Palette
 
         self.push_screen(Palette())

@@ -42,16 +42,16 @@ class ActionProvider(Provider):
     """The actions on what is selected below the palette: those that apply, then the others greyed with the reason."""
 
     async def discover(self) -> Hits:
-        for action in self._applicable():
-            yield DiscoveryHit(_title(action, ""), partial(self._hvtui.act, action.id), text=action.title)
+        reasons = [(action, self._reason(action)) for action in self._all()]
+        for action, reason in sorted(reasons, key=lambda pair: bool(pair[1])):
+            yield DiscoveryHit(_title(action, reason), partial(self._hvtui.act, action.id), text=action.title)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        target = self._hvtui.selected()
         for action in self._all():
             score = matcher.match(f"{action.title} {action.id}")
-            reason = "" if action.applies(target) else why_not(action, target)
             if score > 0:
+                reason = self._reason(action)
                 score = score / 10 if reason else score
                 yield Hit(score, _title(action, reason), partial(self._hvtui.act, action.id), text=action.title)
 
@@ -59,9 +59,10 @@ class ActionProvider(Provider):
     def _hvtui(self) -> HvtuiApp:
         return cast("HvtuiApp", self.app)
 
-    def _applicable(self) -> list[Action]:
+    def _reason(self, action: Action) -> str:
+        """Why the action does not apply; empty when it does."""
         target = self._hvtui.selected()
-        return [action for action in self._all() if action.applies(target)]
+        return "" if action.applies(target) else why_not(action, target)
 
     def _all(self) -> list[Action]:
         return [action for action in all_actions() if action.scope in {"vm", "app"}]

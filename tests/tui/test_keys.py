@@ -345,3 +345,20 @@ async def test_the_palette_shows_what_does_not_apply_with_the_reason(app_on: Cal
         await until(pilot, lambda: type(app.screen).__name__ == "Palette")
         await pilot.press(*"discard")
         await until(pilot, lambda: f"not while {name} is running" in shown(app).text)
+
+
+async def test_the_palette_lists_what_does_not_apply_last_before_anything_is_typed(
+    app_on: Callable[..., HvtuiApp], simulated: Host
+):
+    name = _first(simulated, 1)
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 60)) as pilot:
+        await _on(pilot, name)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: f"not while {name} is running" in shown(app).text)
+        lines = shown(app).lines
+        start = next(line for line in lines if "  start  " in line)
+        assert f"not while {name} is running" in start
+        assert lines.index(start) > next(place for place, line in enumerate(lines) if "jobs that run go on" in line)
+        await pilot.press("up", "enter")
+        await until(pilot, lambda: f"not while {name} is running" in shown(app).lines[-2])
