@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -193,7 +194,10 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as state:
         os.environ.update(HVTUI_STATE_DIR=state, HVTUI_CACHE_DIR=state, HVTUI_CONFIG=os.devnull)
-        os.environ.pop("NO_COLOR", None)
+        os.environ.update(HVTUI_URI="qemu:///system", TZ="UTC", LC_ALL="C.UTF-8", TERM="xterm-256color")
+        for name in ("NO_COLOR", "COLORTERM", "HVTUI_ACCEL", "LIBVIRT_DEFAULT_URI", "COLUMNS", "LINES"):
+            os.environ.pop(name, None)
+        time.tzset()
         directory = Path(os.environ.get("SCREENSHOTS", ROOT / "screenshots"))
         directory.mkdir(exist_ok=True)
         try:

@@ -153,6 +153,10 @@ class HvtuiApp(App[None]):
         """The time that uptimes are counted to."""
         return datetime.now(UTC)
 
+    def clock_s(self) -> float:
+        """The time.monotonic() instant that the age of what is shown is counted to."""
+        return time.monotonic()
+
     def next_theme(self) -> None:
         """The next of the four themes."""
         names = list(themes.ALL_COLORS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from textual.content import Content
 
@@ -76,12 +76,12 @@ def ways_out(job: Job) -> tuple[str, ...]:
     return tuple(action_id for action_id, applies in choices if applies(job))
 
 
-def job_line(job: Job, *, width: int) -> Content:
+def job_line(job: Job, *, width: int, now: datetime) -> Content:
     """One line of `width` cells: number, state, title, then progress while it runs, what to press when it was left
     halfway, else who and when."""
     symbol, word, style = _state_words(job)
     state = f"{symbol} {fit(word, _STATE_CELLS)}"
-    tail = _tail(job, width)
+    tail = _tail(job, width, now)
     head = f"{job.id:>5}  "
     room = max(width - len(head) - display_width(state) - display_width(tail.plain) - 1, 8)
     strong = job.state in {JobState.RUNNING, JobState.INTERRUPTED}
@@ -96,19 +96,19 @@ def _state_words(job: Job) -> tuple[str, str, str]:
     return _SYMBOLS[job.state], job.state.value, _STYLES[job.state]
 
 
-def _tail(job: Job, width: int) -> Content:
+def _tail(job: Job, width: int, now: datetime) -> Content:
     if not job.state.is_over:
         cells = _BAR_CELLS if width >= 76 else 6
         return Content.assemble((bar(job.progress, cells), "$text-accent"), f" {job.progress:4.0%} ")
     if keys := [_key_words(action_id) for action_id in ways_out(job)[:2]]:
         return Content.assemble(Content("  ").join(keys), " ")
     user = fit(printable(job.user, limit=12), 8) if width >= 76 else ""
-    return Content.styled(f"{user} {_when(job):>10} ", "$text-muted")
+    return Content.styled(f"{user} {_when(job, now):>10} ", "$text-muted")
 
 
-def job_rows(job: Job) -> list[Row]:
+def job_rows(job: Job, *, now: datetime) -> list[Row]:
     """Everything about one job: what went wrong and what to press, the steps with progress, the command."""
-    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), *_state_rows(job), row()]
+    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), *_state_rows(job, now), row()]
     if job.error:
         rows.append(row(printable(job.error, limit=_LONGEST), mark="×", style="$text-error"))
     if job.remedy and job.remedy != what_now(job):
@@ -122,8 +122,8 @@ def job_rows(job: Job) -> list[Row]:
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
 
 
-def _state_rows(job: Job) -> list[Row]:
-    span = (job.finished_at or datetime.now(UTC)) - (job.started_at or job.created_at)
+def _state_rows(job: Job, now: datetime) -> list[Row]:
+    span = (job.finished_at or now) - (job.started_at or job.created_at)
     took = f"   {'took' if job.state.is_over else 'for'} {_duration(span)}" if job.started_at else ""
     undone = f"   undone by job {job.undone_by}" if job.undone_by is not None else ""
     symbol, word, style = _state_words(job)
@@ -169,9 +169,9 @@ def _step_row(step: JobStep) -> Row:
     return Row(Content.assemble(*parts), mark)
 
 
-def _when(job: Job) -> str:
+def _when(job: Job, now: datetime) -> str:
     moment = job.finished_at or job.started_at or job.created_at
-    if datetime.now(UTC) - moment < timedelta(days=1):
+    if now - moment < timedelta(days=1):
         return f"{moment.astimezone():%H:%M:%S}"
     return f"{moment.astimezone():%Y-%m-%d}"
 

@@ -6,7 +6,6 @@ Everything is data made here, so that a picture is the same at each run. `still_
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +25,7 @@ from vm.model import Disk, Nic, Snapshot, Vm, VmConfig, VmRates, VmState
 GIB = 1024**3
 MIB = 1024**2
 NOW = datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
+CLOCK_S = 86_400.0
 
 FACTS = NodeFacts(
     host_name="lab1", architecture="x86_64", cpu_model="EPYC 7313P", cpu_vendor="AMD", cpus=32, sockets=1,
@@ -145,7 +145,7 @@ def snapshot(vms: tuple[Vm, ...] | None = None, **changes: Any) -> Snapshot:
     """A picture of the host lab1."""
     values: dict[str, Any] = {
         "host_name": "lab1", "uri": "qemu:///system", "vms": varied_vms() if vms is None else vms, "load": LOAD,
-        "link": Link(LinkStatus.CONNECTED, 0.0), "read_at_s": time.monotonic(), "facts": FACTS,
+        "link": Link(LinkStatus.CONNECTED, 0.0), "read_at_s": CLOCK_S, "facts": FACTS,
     }  # fmt: skip
     values.update(changes)
     return Snapshot(**values)
@@ -153,9 +153,8 @@ def snapshot(vms: tuple[Vm, ...] | None = None, **changes: Any) -> Snapshot:
 
 def lost(picture: Snapshot, *, seconds: float = 12.0) -> Snapshot:
     """The same picture on a link that was lost some seconds ago."""
-    now_s = time.monotonic()
-    link = Link(LinkStatus.LOST, now_s - seconds, "connection lost: keepalive timed out")
-    return replace(picture, link=link, read_at_s=now_s - seconds)
+    link = Link(LinkStatus.LOST, CLOCK_S - seconds, "connection lost: keepalive timed out")
+    return replace(picture, link=link, read_at_s=CLOCK_S - seconds)
 
 
 def earlier(vm: Vm, step: int) -> Vm:
@@ -248,6 +247,9 @@ class StillApp(HvtuiApp):
 
     def now(self) -> datetime:
         return NOW
+
+    def clock_s(self) -> float:
+        return CLOCK_S
 
     def start_services(self) -> None:
         for step in range(24):  # the charts of net and disk show what arrived one after the other

@@ -315,14 +315,16 @@ def test_a_line_is_exactly_as_wide_as_asked_for():
     for width in (20, 40, 79, 119, 200):
         for job in scenes.jobs():
             for title in ("x", *HOSTILE_NAMES):
-                line = job_text.job_line(replace(job, title=title), width=width)
+                line = job_text.job_line(replace(job, title=title), width=width, now=scenes.NOW)
                 assert line.cell_length == max(width, line.cell_length if width < 60 else 0), (width, line.plain)
 
 
 def test_the_remedy_of_the_command_line_is_not_repeated_where_keys_do_it():
     catalogue.load()
     job = scenes.jobs()[3]
-    rows = job_text.job_rows(replace(job, remedy=f"Complete it with 'hvtui --headless job restart {job.id}'"))
+    rows = job_text.job_rows(
+        replace(job, remedy=f"Complete it with 'hvtui --headless job restart {job.id}'"), now=scenes.NOW
+    )
     shown = "\n".join(line.plain for line in hanging(rows, 80))
     assert "R restart" in shown
 

@@ -52,7 +52,7 @@ class HvtuiScreen(Screen[None]):
         return bool(self.query(StatusLine))
 
     def compose(self) -> ComposeResult:
-        yield Header()
+        yield Header(lambda: self.hvtui.clock_s())
         yield from self.body()
         yield StatusLine()
         with Horizontal(id="command-row"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import ClassVar
 
@@ -70,7 +71,8 @@ class JobsScreen(HvtuiScreen):
         self.set_class(not jobs, "-empty")
         if jobs and self.focused is None:
             self.call_after_refresh(self._list.focus)
-        self._list.show_rows([(str(job.id), partial(_job_line, job)) for job in jobs])
+        now = self.hvtui.now()
+        self._list.show_rows([(str(job.id), partial(_job_line, job, now)) for job in jobs])
         self._show_detail()
 
     def on_option_list_option_highlighted(self, _message: OptionList.OptionHighlighted) -> None:
@@ -151,10 +153,10 @@ class JobsScreen(HvtuiScreen):
 
     def _show_detail(self) -> None:
         job = self.selected
-        rows: Iterable[Row] = job_text.job_rows(job) if job is not None else _EMPTY
+        rows: Iterable[Row] = job_text.job_rows(job, now=self.hvtui.now()) if job is not None else _EMPTY
         self.query_one("#text", Page).show(tuple(rows))
         self.query_one(Footer).show_target(self.target())
 
 
-def _job_line(job: Job, width: int) -> Content:
-    return job_text.job_line(job, width=width)
+def _job_line(job: Job, now: datetime, width: int) -> Content:
+    return job_text.job_line(job, width=width, now=now)

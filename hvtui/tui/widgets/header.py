@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from textual.timer import Timer
 
@@ -20,10 +20,12 @@ STALE_TICK_S = 1.0
 
 
 class Header(Lines):
-    """One line. While the connection is lost it counts the seconds since the last reading; otherwise it is still."""
+    """One line. While the connection is lost it counts the seconds since the last reading (instants of `clock`);
+    otherwise it is still."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
+        self._clock = clock
         self._snapshot: Snapshot | None = None
         self._ticker: Timer | None = None
 
@@ -34,7 +36,7 @@ class Header(Lines):
         self.repaint()
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
-        spans = header_spans(self._snapshot, width=width, now_s=time.monotonic())
+        spans = header_spans(self._snapshot, width=width, now_s=self._clock())
         return [line_of(spans, width, palette)]
 
     def _tick_while(self, lost: bool) -> None:
