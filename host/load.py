@@ -1,7 +1,8 @@
 """How busy a host is now: its CPU, memory and the file system of its images. Reads only.
 
 The local host is read from the kernel (psutil), any other one through libvirt. A statistic that a host does not give
-is None. CPU load is a difference between two readings: the counters of the reading before are kept for each Host.
+is None. CPU load is a difference between two readings: the counters of the reading before are kept for each Host. The
+file system is read again only after DISK_AGAIN_S.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SYSTEM_IMAGES = Path("/var/lib/libvirt/images")
 SESSION_IMAGES = Path(".local/share/libvirt/images")  # below the home directory
 DEFAULT_POOL = "default"
+DISK_AGAIN_S = 20.0  # a file system fills slowly, and asking for it is half of the work of a reading
 
 _T = TypeVar("_T")
 
@@ -51,6 +54,7 @@ _Pair = tuple[int | None, int | None]
 _UNKNOWN: _Pair = (None, None)
 _before: WeakKeyDictionary[Host, CpuTimes] = WeakKeyDictionary()
 _replaced: WeakKeyDictionary[Host, Callable[[Host], HostLoad]] = WeakKeyDictionary()
+_disks: WeakKeyDictionary[Host, tuple[float, _Pair]] = WeakKeyDictionary()  # when it was read (monotonic), and what
 _lock = threading.Lock()
 
 
@@ -71,8 +75,16 @@ def read_load(host: Host, *, settle_s: float = 0.0) -> HostLoad:
         time.sleep(settle_s)
     cpu_percent = _cpu_percent(host, read_cpu(host))
     memory = local_memory(host) or _remote_memory(host)
-    disk = _local_disk(images_directory(host.uri)) if is_from_kernel else _remote_disk(host)
-    return HostLoad(cpu_percent, *memory, *disk)
+    return HostLoad(cpu_percent, *memory, *_disk(host, is_from_kernel=is_from_kernel))
+
+
+def _disk(host: Host, *, is_from_kernel: bool) -> _Pair:
+    now_s = time.monotonic()
+    read_s, pair = _disks.get(host, (-inf, _UNKNOWN))
+    if now_s >= read_s + DISK_AGAIN_S:
+        pair = _local_disk(images_directory(host.uri)) if is_from_kernel else _remote_disk(host)
+        _disks[host] = (now_s, pair)
+    return pair
 
 
 def images_directory(uri: str) -> Path:

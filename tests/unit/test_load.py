@@ -183,3 +183,18 @@ def test_a_local_hosts_memory_is_what_its_kernel_says_and_another_ones_is_not_gu
     assert 0 < memory[0] < memory[1]
     assert local_memory(open_host("qemu+ssh://root@elsewhere/system")) is None
     assert local_memory(open_host("test:///default")) is None
+
+
+def test_the_disk_is_asked_for_again_only_after_a_while(other: Host, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    class Pool:
+        @staticmethod
+        def info() -> list[int]:
+            asked.append("info")
+            return [2, 100, 40 * len(asked), 100 - 40 * len(asked)]
+
+    answering(other, monkeypatch, storagePoolLookupByName=Pool())
+    assert [read_load(other).disk_used_bytes for _ in range(3)] == [40, 40, 40]
+    monkeypatch.setattr(load, "DISK_AGAIN_S", 0.0)
+    assert read_load(other).disk_used_bytes == 80
