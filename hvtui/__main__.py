@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -169,7 +171,9 @@ def _flushed(code: int) -> int:
 
 
 def _open_screen(session: Session) -> int:
-    """The console, once the hypervisor answers: an explanation is easier to read in the shell."""
+    """The console, once the hypervisor answers: an explanation is easier to read in the shell. What it is made of is
+    loaded meanwhile, which takes about as long as a connection."""
+    threading.Thread(target=import_module, args=("hvtui.tui.app",), name="load", daemon=True).start()
     host = session.host()
     from hvtui.tui.app import run as run_screen
 
