@@ -329,9 +329,9 @@ class HvtuiApp(App[None]):
                     screen.follow_new(uuid)
 
     def _vms_of(self, uuids: Iterable[str]) -> tuple[Vm, ...]:
-        """Those VMs as the list has them now."""
-        wanted = frozenset(uuids)
-        return tuple(vm for vm in self.snapshot.vms if vm.uuid in wanted) if self.snapshot is not None else ()
+        """Those VMs as the list has them now, in the order of `uuids`."""
+        there = {vm.uuid: vm for vm in self.snapshot.vms} if self.snapshot is not None else {}
+        return tuple(there[uuid] for uuid in uuids if uuid in there)
 
     def asked(self, prompt: Screen[T]) -> Awaitable[T | None]:
         """Open a dialog now (what is typed next is for it), to await its answer."""

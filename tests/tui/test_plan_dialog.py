@@ -346,3 +346,15 @@ async def test_the_status_line_says_which_of_two_things_was_done(app_on: App, si
         wanted = "off" if vm(app, "web-02").autostart else "on"
         await pilot.press("a")
         await until(pilot, lambda: f"autostart {wanted}: web-02 · job" in status(pilot))
+
+
+async def test_the_plans_of_a_bulk_action_are_in_the_order_of_the_rows(app_on: App, simulated: Host):
+    app = app_on(simulated)
+    async with running(app, (120, 40)) as pilot:
+        await pilot.press("1", "asterisk", "S")  # by name, the other way round
+        dialog = await on_screen(pilot, PlanScreen)
+        fleet = app.screen_stack[1]
+        assert isinstance(fleet, FleetScreen)
+        rows = [each.name for each in fleet.grid.shown if each.is_active]
+        assert [plan.vm_name for plan in dialog.plans] == rows
+        assert rows != [each.name for each in app.snapshot.vms if each.is_active]  # type: ignore[union-attr]

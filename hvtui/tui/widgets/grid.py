@@ -148,10 +148,10 @@ class Grid(Lines, can_focus=True):
 
     @property
     def marked(self) -> tuple[Vm, ...]:
-        """The marked VMs in the list's order, hidden ones too: a filter does not forget what was marked."""
+        """The marked VMs in the order of the rows, hidden ones too: a filter does not forget what was marked."""
         if not self._marks:
             return ()
-        return tuple(vm for vm in self._all if vm.uuid in self._marks)
+        return tuple(vm for vm in self._ordered if vm.uuid in self._marks)
 
     @property
     def page(self) -> int:
