@@ -36,12 +36,13 @@ def command_lines(plans: Sequence[Plan]) -> list[str]:
 
 
 def _line(meant: Plan | Job, command: Sequence[str]) -> str:
-    # A job of the journal knows its host by itself.
-    there = () if command[:1] == ("job",) else _host_options(meant.host_uri)
+    there = _host_options(meant.host_uri, is_job=command[:1] == ("job",))
     return " ".join(_shell_word(word) for word in (*PROGRAM, *there, *command))
 
 
-def _host_options(uri: str) -> tuple[str, ...]:
+def _host_options(uri: str, *, is_job: bool) -> tuple[str, ...]:
+    """A job of the journal knows its host by itself; those of the demo are in a journal of its own, and without
+    --demo their numbers would mean others."""
     if uri == implied_uri():
         return ()
     if is_simulated_uri(uri):
@@ -49,7 +50,7 @@ def _host_options(uri: str) -> tuple[str, ...]:
 
         if is_demo_uri(uri):
             return ("--demo",)
-    return ("--connect", uri)
+    return () if is_job else ("--connect", uri)
 
 
 def _shell_word(word: str) -> str:

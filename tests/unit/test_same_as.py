@@ -56,6 +56,7 @@ def test_a_simulated_host_is_never_mistaken_for_this_machine(simulated: Host):
     demo = demo_host()
     try:
         assert command_line(plan("vm", "off", "web", uri=demo.uri)) == "hvtui --headless --demo vm off web"
+        assert command_line(plan("job", "undo", "7", uri=demo.uri)) == "hvtui --headless --demo job undo 7"
     finally:
         demo.close()
 
