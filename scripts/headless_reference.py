@@ -65,7 +65,7 @@ EXIT_CODES = (
     ("7", "timeout"),
     ("8", "not supported by this host, driver or version"),
     ("9", "blocked by a precheck of the plan"),
-    ("130", "interrupted, or the question was answered with no"),
+    ("130", "interrupted or cancelled, or the question was answered with no"),
     ("141", "the reader of standard output left"),
 )
 

@@ -24,6 +24,7 @@ from hvtui.cli.output import Format, complain, narrate, write_records, write_tab
 from hvtui.cli.plans import confirm, plan_text, tell_job_warnings, tell_warnings
 from hvtui.cli.progress import Progress, show_job
 from hvtui.cli.session import Session
+from hvtui.outcome_sum import in_sum
 from vm.model import Vm
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Outcome:
     @property
     def result(self) -> str:
         if self.error is not None:
-            return "failed"
+            return "cancelled" if isinstance(self.error, Cancelled) else "failed"
         if self.job is None:
             return "unchanged" if self.is_unchanged else "planned"
         return self.done_word if self.job.state is JobState.DONE else self.job.state.value
@@ -194,7 +195,8 @@ def report(session: Session, outcomes: Sequence[Outcome]) -> int:
     for each in failures:
         complain(each.complaint())
     if len(outcomes) > 1 and failures:
-        narrate(f"{len(failures)} of {len(outcomes)} failed")
+        cancelled = sum(each.result == JobState.CANCELLED for each in failures)
+        narrate(in_sum(len(outcomes), failed=len(failures) - cancelled, cancelled=cancelled))
     return overall([each.exit_code for each in outcomes])
 
 

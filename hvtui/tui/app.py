@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ from host.errors import HvtuiError
 from host.events import Event
 from host.job_model import Job, JobState
 from host.plan import Danger, Plan
-from host.text import printable
 from hvtui.choices import SHORT_THEMES
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
+from hvtui.tui.outcome_text import about, done_words, left_out, outcome_words
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets.command_line import Choice
 from vm.model import Snapshot, Vm
@@ -356,13 +356,10 @@ class HvtuiApp(App[None]):
         return all(plan.danger is Danger.NONE and not plan.warnings and not plan.blockers for plan in plans)
 
     async def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str, left: str) -> None:
-        failed = [o for o in outcomes if isinstance(o, HvtuiError) or o.state is not JobState.DONE]
-        if failed:
-            first = failed[0]
-            words = str(first) if isinstance(first, HvtuiError) else f"{first.error or first.state} · job {first.id}"
-            self.say(f"{len(failed)} of {len(plans)} failed: {words}" if len(plans) > 1 else words, "bad")
+        if ended := outcome_words(outcomes):
+            self.say(*ended)
             return
-        what = _about(plans[0]) if len(plans) == 1 else f"{len(plans)} VMs"
+        what = about(plans[0]) if len(plans) == 1 else f"{len(plans)} VMs"
         jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
@@ -401,37 +398,6 @@ class HvtuiApp(App[None]):
             if isinstance(screen, HvtuiScreen) and screen.is_composed:
                 return screen
         return None
-
-
-def done_words(plans: Sequence[Plan], done: str) -> str:
-    """The past tense for what the plans did; `done` where one action does either of two things, and both were done."""
-    words = {_done_word(plan) for plan in plans}
-    word = words.pop()
-    return done if words or not word else word
-
-
-def _done_word(plan: Plan) -> str:
-    if plan.undoes_job is not None or len(plan.steps) != 1:
-        return ""
-    if plan.steps[0].verb == "vm.autostart":
-        return f"autostart {'on' if plan.steps[0].args.get('enabled') else 'off'}:"
-    first, _, _rest = plan.title.partition(" ")
-    return {"Pause": "paused", "Resume": "resumed", "Restore": "restored"}.get(first, "")
-
-
-def _about(plan: Plan) -> str:
-    """The VM's name; for a new name, both."""
-    name = printable(plan.vm_name or plan.title, limit=40)
-    is_rename = plan.undoes_job is None and [step.verb for step in plan.steps] == ["vm.rename"]
-    return f"{name} to {printable(plan.command[-1], limit=40)}" if is_rename else name
-
-
-def left_out(selected: Target, target: Target) -> str:
-    """Which VMs of a selection an action does not work on: "8 left out: 6 off, 2 saved"; empty when it does on all."""
-    meant = {vm.uuid for vm in target.vms}
-    states = Counter(vm.state.value for vm in selected.vms if vm.uuid not in meant)
-    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    return f"{states.total()} left out: {counts}" if states else ""
 
 
 def _screen_class(name: str) -> type[Screen[None]]:

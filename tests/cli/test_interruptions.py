@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import WrongState
+from host import jobs
+from host.errors import Cancelled, WrongState
 from host.job_model import Job, JobState
 from host.journal import Journal
-from hvtui.cli.change import change
+from hvtui.cli.change import Outcome, change, report
 from hvtui.cli.output import Format
 from hvtui.cli.progress import Progress, bar, show_job
 from hvtui.cli.session import Session
@@ -73,6 +74,40 @@ def test_ctrl_c_cancels_what_runs_starts_no_more_and_leaves_nothing(
     assert "Interrupted" in told.err
 
 
+def test_a_job_that_the_user_cancels_is_not_told_as_failed(
+    session: Session, paused_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.given["output"] = Format.TABLE
+    paused_files[0].with_name(paused_files[0].name + ".pause").unlink()
+
+    def cancel_once_paused() -> None:
+        while not paused_files[1].with_name(paused_files[1].name + ".paused").exists():
+            time.sleep(0.01)
+        with Journal() as journal:
+            jobs.cancel(next(job.id for job in journal.jobs() if job.vm_name == paused_files[1].name), journal)
+
+    canceller = threading.Thread(target=cancel_once_paused, daemon=True)
+    canceller.start()
+    code = change(session, plans(session, paused_files[:2]))  # type: ignore[arg-type]
+    canceller.join()
+    assert code == 130
+    told = capsys.readouterr().err
+    assert "1 done, 1 cancelled" in told
+    assert "failed" not in told
+
+
+def test_what_failed_beside_what_was_cancelled_is_counted_apart(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.given["output"] = Format.TABLE
+    errors = [Cancelled("cancelled by the user"), WrongState("it runs"), None]
+    outcomes = [Outcome(f"vm-{place}", None, error=error) for place, error in enumerate(errors)]
+    assert report(session, outcomes) == 1
+    told = capsys.readouterr()
+    assert "1 done, 1 cancelled, 1 failed" in told.err
+    assert "vm-0  cancelled" in told.out
+
+
 def test_a_time_limit_cancels_and_ends_with_7(session: Session, paused_files: list[Path]) -> None:
     session.given["timeout"] = 0.3
     assert change(session, plans(session, paused_files[:1])) == 7  # type: ignore[arg-type]
@@ -120,8 +155,6 @@ def test_a_defect_in_a_step_is_a_failed_job_without_a_traceback(
 
 
 def running(tmp_path: Path, host_uri: str) -> Job:
-    from host import jobs
-
     plan = fake_verbs.plan_of(
         [fake_verbs.make_step(tmp_path / "a"), fake_verbs.make_step(tmp_path / "b")], uri=host_uri
     )
