@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from host.connection import Host
@@ -34,6 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 JOB_POLL_S = 0.25
+JOURNAL_LOOK_S = 1.0  # how soon a job of another process is shown
 JOBS_SHOWN = 200
 PARALLEL_JOBS = 4  # a libvirtd serves five requests of a client at once; one stays free for the lists
 
@@ -57,8 +59,11 @@ class Bridge:
         self._feed: Feed | None = None
         self._runner_slots = asyncio.Semaphore(PARALLEL_JOBS)
         self._watcher: asyncio.Task[None] | None = None
+        self._is_stopping = threading.Event()
         self._quiet_polls = 0
         self._jobs: tuple[Job, ...] = ()
+        self._read: tuple[Job, ...] = ()
+        self._read_at: tuple[int, int] | None = None  # the journal's stamp
         self.running_here = 0  # jobs that run in this process and would be cut off by its end
 
     def start(self) -> None:
@@ -73,9 +78,12 @@ class Bridge:
         )
         self._feed.start()
         self.watch_jobs()
+        look = partial(self._look_at_the_journal, asyncio.get_running_loop())
+        threading.Thread(target=look, name="journal", daemon=True).start()
 
     def stop(self) -> None:
         """Tell the feed to end, from a thread of its own: quitting waits for nothing."""
+        self._is_stopping.set()
         if self._feed is not None:
             threading.Thread(target=self._feed.stop, name="feed-stop", daemon=True).start()
 
@@ -204,9 +212,28 @@ class Bridge:
             if self._quiet_polls < 2:
                 await asyncio.sleep(JOB_POLL_S)
 
+    def _look_at_the_journal(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Notice, in a thread of its own, what other processes write into the journal. While nobody writes it is one
+        PRAGMA a second; a journal that is busy or damaged never holds the interface up."""
+        stamp: tuple[int, int] | None = None
+        while not self._is_stopping.wait(JOURNAL_LOOK_S):
+            before = stamp
+            try:
+                stamp = self._services.journal.stamp()
+            except HvtuiError:
+                stamp = None
+                continue
+            if stamp != before:
+                with suppress(RuntimeError):  # the loop is closed: the program has quit meanwhile
+                    loop.call_soon_threadsafe(self.watch_jobs)
+
     def _read_jobs(self) -> tuple[Job, ...]:
-        self._services.journal.recover()  # a killed process cannot tell that its job ended
-        return tuple(self._services.journal.jobs(limit=JOBS_SHOWN))
+        journal = self._services.journal
+        journal.recover()  # a killed process cannot tell that its job ended
+        stamp = journal.stamp()  # taken first: what is written meanwhile is read the next time
+        if stamp != self._read_at:
+            self._read_at, self._read = stamp, tuple(journal.jobs(limit=JOBS_SHOWN))
+        return self._read
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         self._app.post_message(SnapshotChanged(snapshot))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from host import jobs
 from host.connection import Host
 from host.journal import Journal
+from hvtui.tui import bridge
 from hvtui.tui.app import HvtuiApp
 from tests.support.fake_verbs import make_step, plan_of
 from tests.tui.conftest import until
@@ -27,3 +31,41 @@ async def test_a_job_that_the_user_cancels_is_not_told_as_failed(
         await until(pilot, (tmp_path / "two.paused").exists)
         jobs.cancel(next(job.id for job in journal.jobs() if job.vm_name == "two"), journal)
         await until(pilot, lambda: "! 1 done, 1 cancelled: cancelled by the user · job" in status(pilot))
+
+
+async def test_a_job_of_another_process_is_shown_in_the_list_by_itself(
+    app_on: App, simulated: Host, journal: Journal, tmp_path: Path
+):
+    app = app_on(simulated)
+    pause = tmp_path / "one.pause"
+    pause.touch()
+    plan = plan_of([make_step(tmp_path / "one")], title="From elsewhere", uri=simulated.uri)
+
+    def submit() -> None:
+        with Journal(journal.path) as other:
+            jobs.submit(plan, simulated, other)
+
+    async with running(app) as pilot:
+        await until(pilot, lambda: app.bridge._watcher is not None and app.bridge._watcher.done())
+        elsewhere = threading.Thread(target=submit)
+        elsewhere.start()
+        await until(pilot, lambda: "From elsewhere" in status(pilot))
+        pause.unlink()
+        await until(pilot, lambda: "From elsewhere" not in status(pilot))
+        elsewhere.join()
+        assert [job.state.value for job in app.jobs] == ["done"]
+
+
+async def test_a_journal_into_which_nobody_writes_is_not_read_again(
+    app_on: App, simulated: Host, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    jobs.submit(plan_of([make_step(tmp_path / "one")], uri=simulated.uri), simulated, journal)
+    monkeypatch.setattr(bridge, "JOURNAL_LOOK_S", 0.01)
+    looks, reads = [], []
+    stamp, read = journal.stamp, journal.jobs
+    monkeypatch.setattr(journal, "stamp", lambda: looks.append(1) or stamp())
+    monkeypatch.setattr(journal, "jobs", lambda **how: reads.append(1) or read(**how))
+    app = app_on(simulated)
+    async with running(app) as pilot:
+        await until(pilot, lambda: len(app.jobs) == 1 and len(looks) > 50)
+    assert len(reads) == 1

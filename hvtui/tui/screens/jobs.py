@@ -23,7 +23,6 @@ from hvtui.tui.widgets.choice_list import ChoiceList
 from hvtui.tui.widgets.footer import Footer
 from hvtui.tui.widgets.page import Page, Row, row
 
-WATCH_EVERY_S = 1.0
 _EMPTY = (
     row(),
     row("No job yet.", style="bold", indent=3),
@@ -54,15 +53,6 @@ class JobsScreen(HvtuiScreen):
     def body(self) -> Iterable[Widget]:
         yield Page([row(job_text.HEAD, style="$text-muted", indent=0)], id="head")
         yield Container(ChoiceList(id="rows"), VerticalScroll(Page(_EMPTY, id="text"), id="detail"), id="panes")
-
-    def on_mount(self) -> None:
-        self.set_interval(WATCH_EVERY_S, self._watch)
-        self._watch()
-
-    def _watch(self) -> None:
-        """Other processes write jobs too."""
-        if self.is_current:
-            self.hvtui.bridge.watch_jobs()
 
     def target(self) -> Target:
         return replace(super().target(), job=self.selected)
