@@ -97,3 +97,26 @@ class Plan:
             codes = {blocker.exit_code for blocker in self.blockers}
             kind = _RAISED.get(codes.pop(), Blocked) if len(codes) == 1 else Blocked
             raise kind(causes, about=self.vm_name or "", remedy=remedies)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSet:
+    """Several plans that one request made, each a job of its own: they run beside each other, one that fails rolls back
+    only itself, and restarting the set does what is not done yet (host.job_sets).
+
+    `preparations` run first, one after the other; when one fails nothing else begins. Warnings and blockers that stand
+    for all of them are here, those of one VM in its plan; the set is blocked when any of them is.
+    """
+
+    title: str
+    plans: tuple[Plan, ...]
+    command: tuple[str, ...]
+    preparations: tuple[Plan, ...] = ()
+    warnings: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+
+    @property
+    def all_blockers(self) -> tuple[Blocker, ...]:
+        """The set's own blockers, then each plan's, without repetitions."""
+        own = (plan.blockers for plan in (*self.preparations, *self.plans))
+        return tuple(dict.fromkeys((*self.blockers, *(blocker for blockers in own for blocker in blockers))))
