@@ -29,6 +29,7 @@ from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.driver import TerminalDriver
+from hvtui.tui.key_words import in_keys
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.outcome_text import about, done_words, left_out, outcome_words
 from hvtui.tui.screens.base import HvtuiScreen
@@ -348,7 +349,7 @@ class HvtuiApp(App[None]):
         """One line in the status line of the shown screen (or the one below a dialog)."""
         screen = self._shown()
         if screen is not None:
-            screen.say(text, role)
+            screen.say(in_keys(text), role)
 
     def _may_run_at_once(self, plans: Sequence[Plan]) -> bool:
         if self.services.config.ui.confirm == "always":

@@ -13,6 +13,7 @@ from host.text import display_width, fit, printable
 from hvtui.same_as import command_line
 from hvtui.tui import keymap
 from hvtui.tui.actions import action_named
+from hvtui.tui.key_words import in_keys
 from hvtui.tui.widgets.charts import bar
 from hvtui.tui.widgets.page import Row, row
 
@@ -112,7 +113,7 @@ def job_rows(job: Job, *, now: datetime) -> list[Row]:
     if job.error:
         rows.append(row(printable(job.error, limit=_LONGEST), mark="×", style="$text-error"))
     if job.remedy and job.remedy != what_now(job):
-        rows.append(row(printable(job.remedy, limit=_LONGEST), style="$text-muted"))
+        rows.append(row(printable(in_keys(job.remedy), limit=_LONGEST), style="$text-muted"))
     rows += _ways_out_rows(job)
     if len(rows) > 4:
         rows.append(row())

@@ -16,6 +16,7 @@ from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_lines
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, action_named
+from hvtui.tui.key_words import in_keys
 from hvtui.tui.widgets.page import Row, row
 
 _LONGEST = 400  # of one sentence: a name may have ten thousand characters
@@ -152,7 +153,8 @@ def fitting(hints: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str
 
 
 def _remedy_rows(blocker: Blocker, plan: Plan) -> list[Row]:
-    rows = [row(printable(blocker.remedy, limit=_LONGEST), style="$text-muted")] if blocker.remedy else []
+    remedy = printable(in_keys(blocker.remedy), limit=_LONGEST)
+    rows = [row(remedy, style="$text-muted")] if remedy else []
     return [*rows, *_key_rows(blocker, [plan])]
 
 

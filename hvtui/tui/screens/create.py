@@ -16,6 +16,7 @@ from host.plan import Plan
 from host.text import printable
 from hvtui.tui import plan_text
 from hvtui.tui.create_form import FIELDS, SUGGESTED, Field, key_of_label, request_from
+from hvtui.tui.key_words import in_keys
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets.chooser import Chooser
 from hvtui.tui.widgets.line_input import LineInput
@@ -185,7 +186,7 @@ class CreateScreen(HvtuiScreen):
     def _show_problem(self, error: HvtuiError) -> None:
         about = f"{error.about}: " if error.about else ""
         rows = [row(printable(f"{about}{error.cause}", limit=400), mark="×", style="$text-error")]
-        rows += [row(printable(error.remedy, limit=400), style="$text-muted")] if error.remedy else []
+        rows += [row(printable(in_keys(error.remedy), limit=400), style="$text-muted")] if error.remedy else []
         self._show(rows, wrong=key_of_label(error.about))
 
     def _show(self, rows: Sequence[Row], *, wrong: str | None = None) -> None:
