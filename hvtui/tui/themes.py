@@ -59,7 +59,7 @@ class Palette:
     """Rich styles by role, each with the theme's background, so that a painted line needs no further styling."""
 
     colors: Colors
-    _styles: dict[tuple[str, bool], Style] = field(default_factory=dict)
+    _styles: dict[tuple[str, bool | None], Style] = field(default_factory=dict)
 
     def style(self, role: str, *, cursor: bool = False) -> Style:
         """The style of a role: text, bold, dim, faint, accent, good, warn, bad, head, key; on the cursor's row too."""
@@ -67,6 +67,15 @@ class Palette:
         style = self._styles.get(key)
         if style is None:
             style = self._styles[key] = self._made(role, cursor)
+        return style
+
+    def ink(self, role: str) -> Style:
+        """The role's own colour and weight, on whatever background the text has."""
+        key = (role, None)
+        style = self._styles.get(key)
+        if style is None:
+            shown = self.style(role)
+            style = self._styles[key] = Style(color=shown.color, bold=shown.bold)
         return style
 
     def _made(self, role: str, cursor: bool) -> Style:

@@ -10,8 +10,9 @@ from host.connection import Host
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
-from hvtui.tui.screens.xml_editor import XmlEditorScreen, XmlText
+from hvtui.tui.screens.xml_editor import XmlEditorScreen
 from hvtui.tui.widgets.page import Page
+from hvtui.tui.widgets.xml_text import XmlText
 from tests.support.simulated_world import ESCAPE_NAME, HOSTILE_NAMES
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, go_to, on_screen, picture, running, status

@@ -6,31 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import ClassVar
 
-from rich.text import Text
-from textual.binding import Binding, BindingType
 from textual.widget import Widget
-from textual.widgets import TextArea
 
 from host.errors import HvtuiError
 from host.text import printable
 from hvtui.tui.screens.base import HvtuiScreen
-from hvtui.tui.widgets.line_input import harmless
 from hvtui.tui.widgets.page import Page, Row, row
+from hvtui.tui.widgets.xml_text import XmlText
 from vm.model import Vm
 
 _LINE_NUMBER = re.compile(r"\bline:? ?(\d{1,6})")
-
-
-class XmlText(TextArea):
-    """A TextArea whose picture is harmless: characters that control the terminal are legal in XML."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "indent", show=False)]  # its own way would take esc, too
-
-    def action_indent(self) -> None:
-        self.insert("  ")
-
-    def get_line(self, line_index: int) -> Text:
-        return Text(harmless(self.document.get_line(line_index).replace("\t", " ")), end="", no_wrap=True)
 
 
 class XmlEditorScreen(HvtuiScreen):
@@ -52,10 +37,9 @@ class XmlEditorScreen(HvtuiScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Page(self._title(), id="title")
-        yield XmlText(self._xml, show_line_numbers=True, soft_wrap=False, compact=True, id="text")
+        yield XmlText(self._xml, id="text")
 
     def on_mount(self) -> None:
-        self._editor.cursor_blink = False
         self._editor.focus()
 
     def targets(self) -> tuple[Vm, ...]:
