@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar, cast
@@ -19,6 +20,7 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.filter import NoColor
 from textual.screen import Screen
+from textual.timer import Timer
 
 from host.errors import HvtuiError
 from host.events import Event
@@ -33,6 +35,7 @@ from hvtui.tui.key_words import in_keys
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.outcome_text import about, done_words, left_out, outcome_words
 from hvtui.tui.screens.base import HvtuiScreen
+from hvtui.tui.widgets import footer
 from hvtui.tui.widgets.command_line import Choice
 from vm.model import Snapshot, Vm
 
@@ -80,6 +83,9 @@ class HvtuiApp(App[None]):
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
+        self._said = ("", "text")
+        self._said_at_s = 0.0
+        self._forget: Timer | None = None
         self._is_leaving = False
         self.ended_by_signal: int | None = None  # the exit code that a shell gives for it
         catalogue.load()
@@ -346,10 +352,24 @@ class HvtuiApp(App[None]):
         return answer
 
     def say(self, text: str, role: str = "text") -> None:
-        """One line in the status line of the shown screen (or the one below a dialog)."""
-        screen = self._shown()
-        if screen is not None:
-            screen.say(in_keys(text), role)
+        """One line in the status line of whichever screen is open, until something else is said, at most SAID_S; what
+        went wrong stays until another screen is opened. Role is text, good, warn, bad or dim."""
+        if self._forget is not None:
+            self._forget.stop()
+        lasts = not text or role == "bad"
+        self._forget = None if lasts else self.set_timer(footer.SAID_S, partial(self.say, ""))
+        self._said, self._said_at_s = (in_keys(text), role), time.monotonic()
+        self._show_said()
+
+    def say_again(self) -> None:
+        """Show on a screen that was just opened what was said lately, perhaps while another one was open."""
+        if time.monotonic() - self._said_at_s >= footer.SAID_S:
+            self._said = ("", "text")
+        self._show_said()
+
+    def _show_said(self) -> None:
+        if (screen := self._shown()) is not None:
+            screen.show_said(*self._said)
 
     def _may_run_at_once(self, plans: Sequence[Plan]) -> bool:
         if self.services.config.ui.confirm == "always":

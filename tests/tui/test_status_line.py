@@ -13,9 +13,13 @@ from host.connection import Host
 from host.journal import Journal
 from hvtui.tui import bridge
 from hvtui.tui.app import HvtuiApp
+from hvtui.tui.screens.events import EventsScreen
+from hvtui.tui.screens.fleet import FleetScreen
+from hvtui.tui.widgets import footer
 from tests.support.fake_verbs import make_step, plan_of
+from tests.tui import scenes
 from tests.tui.conftest import until
-from tests.tui.driving import running, status
+from tests.tui.driving import on_screen, running, status
 
 App = Callable[..., HvtuiApp]
 
@@ -69,3 +73,62 @@ async def test_a_journal_into_which_nobody_writes_is_not_read_again(
     async with running(app) as pilot:
         await until(pilot, lambda: len(app.jobs) == 1 and len(looks) > 50)
     assert len(reads) == 1
+
+
+async def test_what_is_said_is_seen_on_the_screen_that_is_open_and_forgotten_on_all(monkeypatch: pytest.MonkeyPatch):
+    app = scenes.still_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("E")
+        await on_screen(pilot, EventsScreen)
+        fleet = app.screen_stack[1]
+        assert isinstance(fleet, FleetScreen)
+        fleet.say("done it", "good")  # what the list began ends while the events are shown
+        await until(pilot, lambda: "done it" in status(pilot))
+        await pilot.press("escape")
+        await on_screen(pilot, FleetScreen)
+        await until(pilot, lambda: "done it" in status(pilot))
+        monkeypatch.setattr(footer, "SAID_S", 0.2)
+        app.say("done more", "good")
+        await pilot.press("E")
+        await on_screen(pilot, EventsScreen)
+        await until(pilot, lambda: "done more" not in status(pilot))
+        await pilot.press("escape")
+        await on_screen(pilot, FleetScreen)
+        assert "done" not in status(pilot)
+
+
+async def test_what_went_wrong_stays_until_another_screen_is_opened(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(footer, "SAID_S", 0.1)
+    app = scenes.still_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.say("it broke", "bad")
+        await pilot.pause(0.3)
+        assert "× it broke" in status(pilot)
+        await pilot.press("E")
+        await on_screen(pilot, EventsScreen)
+        assert "it broke" not in status(pilot)
+
+
+async def test_what_is_said_is_seen_beside_running_jobs_which_are_shown_again_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(footer, "SAID_S", 1.0)
+    app = scenes.still_app(shown_jobs=scenes.jobs())
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "job 196  Create web-11" in status(pilot))
+        app.say("done it", "good")
+        await until(pilot, lambda: "done it" in status(pilot))
+        assert "1 running" in status(pilot)
+        await until(pilot, lambda: "job 196  Create web-11" in status(pilot))
+
+
+async def test_what_belongs_to_the_line_being_typed_goes_with_it():
+    app = scenes.still_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("colon", "j")
+        await until(pilot, lambda: "jobs" in status(pilot))
+        app.say("done it", "good")
+        await pilot.pause()
+        assert "jobs" in status(pilot)
+        await pilot.press("escape")
+        await until(pilot, lambda: "done it" in status(pilot))

@@ -81,6 +81,7 @@ class HvtuiScreen(Screen[None]):
         if self.is_composed:
             self.update_from(self.hvtui.snapshot)
             self.update_jobs(self.hvtui.jobs)
+            self.hvtui.say_again()
 
     def update_from(self, snapshot: Snapshot | None) -> None:
         """Show `snapshot` in the header and in the screen's own widgets."""
@@ -103,8 +104,13 @@ class HvtuiScreen(Screen[None]):
         """The newest jobs first."""
 
     def say(self, text: str, role: str = "text") -> None:
-        """One line for the user, in the status line; `role` is text, good, warn or bad."""
-        self.query_one(StatusLine).say(text, role)
+        """One line for the user, in the status line of the screen that is open: it may be another one by now. `role` is
+        text, good, warn, bad or dim."""
+        self.hvtui.say(text, role)
+
+    def show_said(self, text: str, role: str) -> None:
+        """Show in this screen's status line what the app says."""
+        self.query_one(StatusLine).show_said(text, role)
 
     def action_act(self, action_ids: str) -> None:
         """Run the first of these actions (ids with spaces between) that applies: what every key binding calls."""
@@ -146,13 +152,13 @@ class HvtuiScreen(Screen[None]):
     @on(CommandLine.Offered)
     def _command_offered(self, message: CommandLine.Offered) -> None:
         words = "   ".join(choice.text for choice in message.choices[:8])
-        self.say(words or "nothing is called that", "dim")
+        self.query_one(StatusLine).stand(words or "nothing is called that", "dim")
 
     @on(CommandLine.Closed)
     def _command_closed(self) -> None:
         self._show_command_row(shown=False)
         self.set_focus(self._focus_before)
-        self.say("")
+        self.query_one(StatusLine).stand("")
 
     @on(CommandLine.Chosen)
     def _command_chosen(self, message: CommandLine.Chosen) -> None:

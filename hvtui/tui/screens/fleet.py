@@ -171,7 +171,7 @@ class FleetScreen(HvtuiScreen):
 
     @on(FilterLine.Puzzled)
     def _puzzled(self, message: FilterLine.Puzzled) -> None:
-        self.query_one(StatusLine).say(message.complaint, "bad" if message.refused else "warn", lasting=True)
+        self.query_one(StatusLine).stand(message.complaint, "bad" if message.refused else "warn")
         self._is_puzzled = bool(message.complaint)
         self.grid.doubt(doubtful=self._is_puzzled)
         self._show_counts()
@@ -183,7 +183,7 @@ class FleetScreen(HvtuiScreen):
     @on(FilterLine.Closed)
     def _filter_closed(self) -> None:
         self.grid.focus()
-        self.say("")
+        self.query_one(StatusLine).stand("")
         self.query_one(Footer).show_typing()
         self._show_counts()
 

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList
 
-from host.job_model import Job
+from host.job_model import Job, JobState
 from host.plan import Plan
 from hvtui.tui import job_plans, job_text
 from hvtui.tui.actions import Target
@@ -128,9 +128,8 @@ class JobsScreen(HvtuiScreen):
         return bool(agreed)
 
     def _tell(self, job: Job) -> None:
-        self.say(
-            f"job {job.id} {job.state.value}{f': {job.error}' if job.error else ''}", "bad" if job.error else "good"
-        )
+        role = "good" if not job.error else "warn" if job.state is JobState.CANCELLED else "bad"
+        self.say(f"job {job.id} {job.state.value}{f': {job.error}' if job.error else ''}", role)
 
     def _chosen(self) -> Job | None:
         if self.selected is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.timer import Timer
-
 from host.job_model import Job
 from host.text import printable
 from hvtui.tui import keymap
@@ -15,33 +13,28 @@ from hvtui.tui.widgets import charts
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 
 _ROLES = {"text": "text", "good": "good", "warn": "warn", "bad": "bad", "dim": "dim"}
-SAID_S = 10.0
+SAID_S = 10.0  # how long what was said is shown
 _SIGNS = {"bad": "× ", "warn": "! "}
 
 
 class StatusLine(Lines):
-    """One line: the jobs that run, else what happened last."""
+    """One line: what somebody types into now is told, else what was said lately, else the jobs that run."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: Span = ("", "text")
-        self._forget: Timer | None = None
+        self._standing: Span = ("", "text")
         self._jobs: tuple[Job, ...] = ()
 
-    def say(self, text: str, role: str = "text", *, lasting: bool = False) -> None:
-        """Show `text` until something else is said, at most SAID_S (what went wrong, and what is `lasting`, until
-        then); role is text, good, warn, bad or dim."""
-        if self._forget is not None:
-            self._forget.stop()
-            self._forget = None
-        self._said = (printable(text, limit=400), _ROLES.get(role, "text"))
-        if text and not lasting and role not in {"bad", "dim"}:
-            self._forget = self.set_timer(SAID_S, self._be_silent)
+    def show_said(self, text: str, role: str = "text") -> None:
+        """Show `text` until this is called again (the app says what, and for how long); role is text, good, warn, bad
+        or dim."""
+        self._said = _span(text, role)
         self.repaint()
 
-    def _be_silent(self) -> None:
-        self._forget = None
-        self._said = ("", "text")
+    def stand(self, text: str, role: str = "text") -> None:
+        """Show `text` before anything else until this is called again: what belongs to a line being typed."""
+        self._standing = _span(text, role)
         self.repaint()
 
     def show_jobs(self, jobs: tuple[Job, ...]) -> None:
@@ -52,13 +45,17 @@ class StatusLine(Lines):
             self.repaint()
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
-        text, role = self._said
+        text, role = self._standing if self._standing[0] else self._said
         said: list[Span] = [(f" {_SIGNS.get(role, '')}{text}", role)] if text else []
         if not self._jobs:
             return [line_of(between(said, [], width), width, palette)]
-        if role == "bad":
+        if text:
             return [line_of(between(said, [(f"  {len(self._jobs)} running ", "dim")], width), width, palette)]
         return [line_of(job_spans(self._jobs, width), width, palette)]
+
+
+def _span(text: str, role: str) -> Span:
+    return printable(text, limit=400), _ROLES.get(role, "text")
 
 
 def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
