@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
 
 from host.errors import UsageError
 from host.paths import configuration_file
-from host.text import did_you_mean, printable
+from host.toml_tables import Table, parse_toml
 from hvtui.choices import COLUMNS, SHORT_THEMES, THEMES
 
 ACCELERATORS = ("auto", "kvm", "qemu")
@@ -86,13 +85,7 @@ def load_config(path: Path | None = None) -> Config:
 
 def parse_config(text: str, *, file: str) -> Config:
     """The configuration in `text`; `file` is named in errors. Raises UsageError."""
-    import tomllib  # only where there is a file at all
-
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(printable(f"not valid TOML: {error}", limit=200), about=file) from error
-    top = _Table(file, "", document, known=("accelerator", "ui", "keys", "host", "jobs"))
+    top = Table(file, "", parse_toml(text, file=file), known=("accelerator", "ui", "keys", "host", "jobs"))
     return Config(
         ui=_read_ui(top.table("ui", known=("theme", "ascii", "columns", "refresh_s", "confirm"))),
         keys=_read_keys(top.table("keys")),
@@ -103,7 +96,7 @@ def parse_config(text: str, *, file: str) -> Config:
     )
 
 
-def _read_ui(table: _Table) -> Ui:
+def _read_ui(table: Table) -> Ui:
     usual = Ui()
     return Ui(
         theme=table.choice("theme", usual.theme, ("", *THEMES, *SHORT_THEMES)),
@@ -114,11 +107,11 @@ def _read_ui(table: _Table) -> Ui:
     )
 
 
-def _read_keys(table: _Table) -> Mapping[str, str]:
+def _read_keys(table: Table) -> Mapping[str, str]:
     return MappingProxyType({action_id: table.text(action_id, "") for action_id in table.values})
 
 
-def _read_hosts(top: _Table) -> tuple[ConfiguredHost, ...]:
+def _read_hosts(top: Table) -> tuple[ConfiguredHost, ...]:
     hosts: dict[str, ConfiguredHost] = {}
     for table in top.tables("host", known=("name", "uri")):
         uri = table.text("uri", "")
@@ -141,87 +134,3 @@ def _name_in(uri: str) -> str:
         return urlsplit(uri).hostname or uri
     except ValueError:
         return uri
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table of the file while it is read: every question answers with the right type or raises UsageError."""
-
-    file: str
-    name: str
-    values: Mapping[str, Any]
-    known: tuple[str, ...] | None = None  # None: any key
-
-    def __post_init__(self) -> None:
-        for key in self.values:
-            if self.known is not None and key not in self.known:
-                self.refuse(key, "is not a key", did_you_mean(key, self.known))
-
-    def refuse(self, key: str, problem: str, remedy: str) -> NoReturn:
-        place = f"[{self.name}] {key}" if self.name else key
-        raise UsageError(printable(f"{place} {problem}", limit=200), about=self.file, remedy=remedy)
-
-    def value(self, key: str, kind: type, usual: Any, wanted: str) -> Any:
-        found = self.values.get(key, usual)
-        is_number_for_bool = isinstance(found, bool) and kind is not bool  # bool is an int to Python, not to a person
-        if key in self.values and (is_number_for_bool or not isinstance(found, kind)):
-            self.refuse(key, f"is {_kind_of(found)}", f"It must be {wanted}")
-        return found
-
-    def text(self, key: str, usual: str) -> str:
-        return str(self.value(key, str, usual, 'a text in quotes, such as "x"'))
-
-    def choices(self, key: str, usual: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
-        """A list of texts, each of them allowed and named once."""
-        wanted = 'a list of texts, such as ["name", "state"]'
-        found = self.value(key, list, list(usual), wanted)
-        for place, each in enumerate(found):
-            if not isinstance(each, str):
-                self.refuse(key, f"holds {_kind_of(each)}", f"It must be {wanted}")
-            if each not in allowed:
-                self.refuse(key, f"holds {each[:60]!r}", did_you_mean(each, allowed))
-            if each in found[:place]:
-                self.refuse(key, f"holds {each!r} twice", "Name it once")
-        return tuple(found)
-
-    def number(self, key: str, usual: float, *, limits: tuple[float, float]) -> float:
-        lowest, highest = limits
-        is_whole = isinstance(usual, int)
-        wanted = f"a {'whole ' if is_whole else ''}number from {lowest:g} to {highest:.0f}"
-        found = self.value(key, int, usual, wanted) if is_whole else self._decimal(key, usual, wanted)
-        if not lowest <= found <= highest:
-            self.refuse(key, f"is {found}", f"It must be {wanted}")
-        return float(found) if not is_whole else int(found)
-
-    def _decimal(self, key: str, usual: float, wanted: str) -> float:
-        kind = int if isinstance(self.values.get(key), int) else float
-        return float(self.value(key, kind, usual, wanted))
-
-    def choice(self, key: str, usual: str, allowed: tuple[str, ...]) -> str:
-        found = self.text(key, usual)
-        if found not in allowed:
-            self.refuse(key, f"is {found[:60]!r}", did_you_mean(found, allowed))
-        return found
-
-    def table(self, key: str, known: tuple[str, ...] | None = None) -> _Table:
-        return _Table(self.file, key, self.value(key, dict, {}, f"a table: [{key}]"), known)
-
-    def tables(self, key: str, known: tuple[str, ...]) -> list[_Table]:
-        """The tables of [[key]]; a single [key] is a list of one."""
-        found = self.values.get(key, [])
-        each = [found] if isinstance(found, dict) else found
-        if not isinstance(each, list) or not all(isinstance(entry, dict) for entry in each):
-            self.refuse(key, f"is {_kind_of(found)}", f"It must be a table: [[{key}]]")
-        return [_Table(self.file, key, entry, known) for entry in each]
-
-
-def _kind_of(value: object) -> str:
-    kinds: tuple[tuple[type, str], ...] = (
-        (bool, "true or false"),
-        (str, "a text"),
-        (int, "a whole number"),
-        (float, "a number"),
-        (list, "a list"),
-        (dict, "a table"),
-    )
-    return next((words for kind, words in kinds if isinstance(value, kind)), "a date or time")
