@@ -34,6 +34,7 @@ from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.key_words import in_keys
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from hvtui.tui.outcome_text import about, done_words, left_out, outcome_words
+from hvtui.tui.rate_history import RateHistories
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets import footer
 from hvtui.tui.widgets.command_line import Choice
@@ -80,6 +81,7 @@ class HvtuiApp(App[None]):
         self.services = services
         self.snapshot: Snapshot | None = None
         self.jobs: tuple[Job, ...] = ()
+        self.rates = RateHistories()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
@@ -399,7 +401,9 @@ class HvtuiApp(App[None]):
         if self.snapshot is None:
             gc.freeze()  # what is loaded now lives as long as the program: collections need not look at it
         self.snapshot = message.snapshot
-        if (screen := self._shown()) is not None:
+        screen = self._shown()
+        self.rates.take(message.snapshot, looked_at={vm.uuid for vm in screen.targets()} if screen is not None else ())
+        if screen is not None:
             screen.update_from(message.snapshot)
 
     def on_event_arrived(self, message: EventArrived) -> None:

@@ -254,7 +254,7 @@ class StillApp(HvtuiApp):
     def start_services(self) -> None:
         for step in range(24):  # the charts of net and disk show what arrived one after the other
             vms = tuple(earlier(vm, step) for vm in self.picture.vms)
-            self.post_message(SnapshotChanged(replace(self.picture, vms=vms)))
+            self.post_message(SnapshotChanged(replace(self.picture, vms=vms, load=replace(self.picture.load))))
         self.post_message(SnapshotChanged(self.picture))
         self.post_message(JobsChanged(self.shown_jobs))
 

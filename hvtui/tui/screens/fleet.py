@@ -14,7 +14,7 @@ from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.symbols import ASCENDING, ATTENTION, DESCENDING, MARK
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets.columns import BY_ID, STATES
-from hvtui.tui.widgets.details import Details, RateHistory, history_of
+from hvtui.tui.widgets.details import Details
 from hvtui.tui.widgets.filter_line import FilterLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.grid import Grid
@@ -25,8 +25,6 @@ from vm.model import Snapshot, Vm, VmState
 Tally: TypeAlias = tuple[dict[VmState, int], dict[str, int]]
 
 WIDE_COLUMNS = 120
-HISTORY_LENGTH = 60
-HISTORY_VMS_MOST = 1000  # beyond it only the VM under the cursor is remembered
 
 
 class Counts(Lines):
@@ -52,7 +50,6 @@ class FleetScreen(HvtuiScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._histories: dict[str, RateHistory] = {}
         self._tallied: tuple[Vm, ...] = ()
         self._tally: Tally = ({}, {})
         self._filter_text = ""
@@ -91,7 +88,6 @@ class FleetScreen(HvtuiScreen):
     # What arrives
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
-        self._remember(snapshot)
         kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
         self.grid.show(snapshot.vms, now=self.hvtui.now(), stale=not snapshot.link.is_up, mark_emulated=kvm)
         self._go_to_expected()
@@ -103,14 +99,6 @@ class FleetScreen(HvtuiScreen):
             self._arrange()
         self._show_counts()
         self._show_details()
-
-    def _remember(self, snapshot: Snapshot) -> None:
-        """Recent rates of each running VM, for the charts: the snapshot keeps only the CPU's."""
-        old = self._histories
-        few = len(snapshot.vms) <= HISTORY_VMS_MOST
-        current = self.grid.current
-        kept = [vm for vm in snapshot.vms if vm.is_active] if few else [current] if current is not None else []
-        self._histories = {vm.uuid: _appended(old.get(vm.uuid, RateHistory()), vm) for vm in kept}
 
     # Showing
 
@@ -144,7 +132,7 @@ class FleetScreen(HvtuiScreen):
         current = self.grid.current
         snapshot = self.hvtui.snapshot
         stale = snapshot is not None and not snapshot.link.is_up
-        history = history_of(self._histories, current)
+        history = self.hvtui.rates.of(current)
         self.query_one(Details).show(current, history, now=self.hvtui.now(), stale=stale)
         self.query_one(Footer).show_target(self.target())
 
@@ -273,15 +261,6 @@ class FleetScreen(HvtuiScreen):
             self.query_one(FilterLine).wipe()
             self.grid.narrow(None)
             self.grid.move_to_vm(uuid)
-
-
-def _appended(history: RateHistory, vm: Vm) -> RateHistory:
-    rates = vm.rates
-    if rates.cpu_percent is None:
-        return history
-    net = (rates.net_receive_bytes_s or 0.0) + (rates.net_send_bytes_s or 0.0)
-    disk = (rates.disk_read_bytes_s or 0.0) + (rates.disk_write_bytes_s or 0.0)
-    return RateHistory((*history.net, net)[-HISTORY_LENGTH:], (*history.disk, disk)[-HISTORY_LENGTH:])
 
 
 def tallied(vms: Sequence[Vm]) -> Tally:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from host.text import printable
 from host.units import format_bytes
+from hvtui.tui.rate_history import RateHistory
 from hvtui.tui.symbols import NONE, RULE
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets import charts
@@ -18,14 +18,6 @@ from vm.model import Disk, Vm, VmConfig
 RATES_WIDTH = 26  # of a row of rates without its chart
 LEAST_TOP_BYTES_S = 65536.0  # a trickle does not fill a chart
 TALL_LINES = 14  # from this height on the pane is the tall one at the right
-
-
-@dataclass(frozen=True, slots=True)
-class RateHistory:
-    """Recent rates of one VM, newest last, bytes a second."""
-
-    net: tuple[float, ...] = ()
-    disk: tuple[float, ...] = ()
 
 
 class Details(Lines):
@@ -297,8 +289,3 @@ def _joined(spans: Sequence[Span], gap: str) -> list[Span]:
             joined.append((gap, "text"))
         joined.append(span)
     return joined
-
-
-def history_of(histories: Mapping[str, RateHistory], vm: Vm | None) -> RateHistory:
-    """The history of a VM; an empty one where nothing was recorded."""
-    return histories.get(vm.uuid, RateHistory()) if vm is not None else RateHistory()
