@@ -100,7 +100,7 @@ class _Planner:
             firmware=firmware,
             boot=self._boot(pool, defaults),
             disks=self._disks(pool),
-            nic=nic,
+            nics=(nic,) if nic is not None else (),
             video_model="virtio" if "virtio" in choices.video_models or not choices.video_models else "vga",
             libvirt_version=version,
         )

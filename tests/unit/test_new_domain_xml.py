@@ -46,7 +46,7 @@ def xml_of(request=EMPTY, defaults=KVM, hardware=BIOS):
 
 def test_a_new_vm_is_a_modern_pc_with_virtio_and_room_for_more():
     disks = (NewDisk("/images/web.qcow2", "qcow2"), NewDisk("/iso/d.iso", "raw", is_cdrom=True))
-    root = xml_of(hardware=replace(BIOS, disks=disks, nic=NewNic("network", "default"), libvirt_version=9_001_000))
+    root = xml_of(hardware=replace(BIOS, disks=disks, nics=(NewNic("network", "default"),), libvirt_version=9_001_000))
     assert root.get("type") == "kvm"
     assert root.find("os/type").get("machine") == "pc-q35-7.2"
     assert root.find("cpu").get("mode") == "host-model"
@@ -129,7 +129,7 @@ def test_the_tiny_guest_does_without_usb():
 
 @pytest.mark.parametrize("nic", [NewNic("bridge", "br0"), NewNic("user")], ids=lambda nic: nic.kind)
 def test_a_bridge_has_a_source_and_user_networking_none(nic):
-    element = xml_of(hardware=replace(BIOS, nic=nic)).find("devices/interface")
+    element = xml_of(hardware=replace(BIOS, nics=(nic,))).find("devices/interface")
     assert element.get("type") == nic.kind
     source = element.find("source")
     assert (None if source is None else source.get("bridge")) == (nic.source or None)
@@ -161,7 +161,7 @@ def test_a_bad_tag_is_refused():
 def test_the_simulated_driver_takes_every_kind(source, graphics, simulated_uri):
     request = CreateRequest("made", source=source, graphics=graphics, tpm=True, tags=("a",), owner="o")
     disks = (NewDisk("/images/a.qcow2", "qcow2"), NewDisk("/b.iso", "raw", is_cdrom=True))
-    hardware = replace(BIOS, disks=disks, nic=NewNic("network", "default"), boot=DirectBoot("/k", "/i", "quiet"))
+    hardware = replace(BIOS, disks=disks, nics=(NewNic("network", "default"),), boot=DirectBoot("/k", "/i", "quiet"))
     connection = libvirt.open(simulated_uri)  # test:///default is one world for all who have it open
     domain = connection.defineXMLFlags(new_domain_xml(request, TEST, hardware), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
     domain.create()
