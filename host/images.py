@@ -46,15 +46,15 @@ class ImageInfo:
     backing: tuple[Path, ...] = ()
 
 
-def inspect(path: Path | str) -> ImageInfo:
-    """What the file or block device at `path` is, by its content.
+def inspect(path: Path | str, *, format_name: str | None = None) -> ImageInfo:
+    """What the file or block device at `path` is, by its content; QEMU's `format_name` takes its word for the format.
 
     Raises NotFound (also for a missing backing file), Denied, TimedOut, Unsupported (no qemu-img), and UsageError for
     a damaged image and for one that hvtui does not trust: a file named as raw whose content makes QEMU open other
     files, a backing file without its format, one that is not a local file, a circle.
     """
     top = Path(path).absolute()
-    found = _qemu_info(top)
+    found = _qemu_info(top, format_name)
     _refuse_hidden_backing(top, found)
     return ImageInfo(
         path=top,
@@ -179,28 +179,42 @@ def _refuse_unopenable(path: Path) -> None:
 
 
 def _run(command: list[str], *, about: str) -> bytes:
+    code, told = limited(command, about=about, cpu_s=_CPU_LIMIT_S)
+    if code == 0:
+        return told.encode()
+    raise _image_error(printable(told, limit=400), code, about)
+
+
+def limited(
+    command: list[str],
+    *,
+    about: str,
+    memory_bytes: int = _MEMORY_LIMIT_BYTES,
+    cpu_s: int | None = None,
+    timeout_s: float = _TIMEOUT_S,
+) -> tuple[int, str]:
+    """Run a qemu-img command on a file that may be hostile: its exit code (negative: a signal's number), and what it
+    printed, or complained of when it failed. Raises TimedOut, and Unsupported when a tool is missing."""
     import subprocess
 
-    limits = [f"--as={_MEMORY_LIMIT_BYTES}", f"--cpu={_CPU_LIMIT_S}", "--core=0"]
+    limits = [f"--as={memory_bytes}", "--core=0", *([f"--cpu={cpu_s}"] if cpu_s else [])]
     try:
         done = subprocess.run(
             ["prlimit", *limits, "--", *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             env={**os.environ, "LC_ALL": "C"},
         )
     except FileNotFoundError as error:
         raise Unsupported("prlimit is not installed", remedy="Install util-linux") from error
     except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"qemu-img gave no answer within {_TIMEOUT_S:.0f} s", about=about) from error
-    if done.returncode == 0:
-        return done.stdout
-    message = printable(done.stderr.decode("utf-8", "replace").strip(), limit=400)
-    if "failed to execute" in message:
+        raise TimedOut(f"qemu-img gave no answer within {timeout_s:.0f} s", about=about) from error
+    told = (done.stderr if done.returncode else done.stdout).decode("utf-8", "replace").strip()
+    if "failed to execute" in told:
         raise Unsupported("qemu-img is not installed", remedy="Install it: apt-get install qemu-utils")
-    raise _image_error(message, done.returncode, about)
+    return done.returncode, told
 
 
 def _image_error(message: str, code: int, about: str) -> HvtuiError:
@@ -208,7 +222,7 @@ def _image_error(message: str, code: int, about: str) -> HvtuiError:
         return UsageError("qemu-img needs too much memory or time for this image", about=about)
     if "Permission denied" in message:
         return Denied(f"qemu-img cannot open it: {message}", about=about)
-    if "lock" in message:
+    if "Failed to get" in message and "lock" in message:
         return Conflict(f"the image is in use: {message}", about=about)
     return UsageError(f"qemu-img cannot read it: {message}", about=about, remedy="Is it a disk image, and undamaged?")
 
