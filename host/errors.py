@@ -28,15 +28,17 @@ from host.text import printable
 
 
 class HvtuiError(Exception):
-    """A failure that a user can be told about. `remedy` says what to do; `about` names the object."""
+    """A failure that a user can be told about. `remedy` says what to do; `about` names the object. `keeps` is for a
+    step of a job that waited in vain: what the job made is whole and stays, and restarting the job waits again."""
 
     exit_code = 1
 
-    def __init__(self, cause: str, *, about: str = "", remedy: str = "") -> None:
+    def __init__(self, cause: str, *, about: str = "", remedy: str = "", keeps: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
         self.about = about
         self.remedy = remedy
+        self.keeps = keeps
 
     def __str__(self) -> str:
         text = f"{printable(self.about)}: {self.cause}" if self.about else self.cause
