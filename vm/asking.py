@@ -95,7 +95,8 @@ class _Asking:
             if self._acpi_count and time.monotonic() - self._acpi_at_s >= ACPI_AGAIN_S:
                 self._ask_by_acpi()
             times = f" {self._acpi_count} times" if self._acpi_count > 1 else ""
-            self._ctx.progress(None, f"asked {self._asked}{times}, {elapsed_s:.0f} s")
+            limit = f" of {self._args['timeout_s']:.0f}" if wait else ""
+            self._ctx.progress(None, f"asked {self._asked}{times}, {elapsed_s:.0f}{limit} s")
             self._pause()
 
     def _agent_is_no_help(self, elapsed_s: float) -> bool:

@@ -24,6 +24,7 @@ from hvtui.cli.output import Format, complain, narrate, write_records, write_tab
 from hvtui.cli.plans import confirm, plan_text, tell_job_warnings, tell_warnings
 from hvtui.cli.progress import Progress, show_job
 from hvtui.cli.session import Session
+from hvtui.holders import holding_jobs, is_off, make_way, with_holders
 from hvtui.outcome_sum import in_sum
 from vm.model import Vm
 
@@ -117,7 +118,7 @@ def change(
     outcomes = [
         Outcome(name, uuid, is_unchanged=True)
         if uuid in unchanged
-        else replace(planned(name, uuid, make), done_word=done_word)
+        else replace(planned(name, uuid, partial(_beside_others, session, make)), done_word=done_word)
         for name, uuid, make in wanted
     ]
     if session.dry_run:
@@ -134,6 +135,7 @@ def change(
     wait_here = session.wait or own_waiting
 
     def run(plan: Plan, on_update: OnUpdate) -> Job:
+        make_way([plan], journal)
         if is_in_process(host.uri) or (wait_here and not plan.long):  # that world ends with this process
             return jobs.submit(plan, host, journal, on_update, keep_failed)
         job = jobs.start_detached(plan, host, journal, keep_failed=keep_failed)
@@ -154,6 +156,14 @@ def planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:
     except HvtuiError as error:
         return Outcome(name, uuid, plan, error=error)
     return Outcome(name, uuid, plan)
+
+
+def _beside_others(session: Session, make: Callable[[], Plan]) -> Plan:
+    """The plan of `make`; one that turns a VM off says which waiting job it ends."""
+    plan = make()
+    if not is_off(plan):
+        return plan  # the journal refuses what another job holds
+    return with_holders([plan], holding_jobs(session.journal(), plan.host_uri))[0]
 
 
 def show_plans(session: Session, outcomes: Sequence[Outcome]) -> int:

@@ -27,6 +27,7 @@ from host.events import Event
 from host.job_model import Job, JobState
 from host.plan import Danger, Plan
 from hvtui.choices import SHORT_THEMES
+from hvtui.holders import holding_jobs, make_way, with_holders
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
@@ -290,10 +291,13 @@ class HvtuiApp(App[None]):
         Call it from a worker (every action's handler is one)."""
         if not plans:
             return False
+        runnable = plans
         if ask or not self._may_run_at_once(plans):
             from hvtui.tui.screens.plan import PlanScreen
 
-            dialog = PlanScreen(plans, left_out=left)
+            held = await self.bridge.call(holding_jobs, self.services.journal, self.services.host.uri)
+            dialog = PlanScreen(with_holders(plans, held), left_out=left)
+            runnable = dialog.runnable
             if not await self.push_screen_wait(dialog):
                 if dialog.remedy is None:
                     return False
@@ -301,8 +305,8 @@ class HvtuiApp(App[None]):
                 return await self.propose(plans, done=done, ask=True, accepted=accepted, again=again, left=left)
         if accepted is not None:
             accepted()
-        runnable = [plan for plan in plans if not plan.blockers]
         self._follow_new(runnable)
+        await self.bridge.call(make_way, runnable, self.services.journal)
         outcomes = await self.bridge.run_plans(runnable)
         await self._tell(runnable, outcomes, done, left)
         return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
@@ -314,12 +318,12 @@ class HvtuiApp(App[None]):
         done = REMEDIED.get(remedy.blocker_id, remedy.action.done)
         if not await self.propose(await self.plan_each(remedy.plan, Target(vms=vms)), done=done):
             return plans
-        if again is None:
-            return ()
-        from hvtui.tui.remedies import is_removed
+        from hvtui.tui.remedies import is_fulfilled, is_removed
 
         deadline = time.monotonic() + REMEDY_SEEN_S
-        uuids = [plan.vm_uuid for plan in plans if plan.vm_uuid]
+        uuids = [plan.vm_uuid for plan in plans if plan.vm_uuid and not is_fulfilled(remedy, plan)]
+        if again is None or not uuids:
+            return ()
         made = await again(self._vms_of(uuids))
         while not is_removed(remedy, made) and time.monotonic() < deadline:
             await asyncio.sleep(REMEDY_POLL_S)  # until the list knows it

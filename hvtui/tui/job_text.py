@@ -160,8 +160,8 @@ def _step_row(step: JobStep) -> Row:
     style = {StepState.FAILED: "$text-error", StepState.PENDING: "$text-muted", StepState.UNDONE: "$text-muted"}
     parts: list[tuple[str, str]] = [(printable(step.title, limit=_LONGEST), style.get(step.state, ""))]
     if step.state is StepState.RUNNING:
-        progress = "preparing" if step.fraction is None else f"{bar(step.fraction, _BAR_CELLS)} {step.fraction:4.0%}"
-        parts.append((f"   {progress}", "$text-accent"))
+        known = f"   {bar(step.fraction, _BAR_CELLS)} {step.fraction:4.0%}" if step.fraction is not None else ""
+        parts.append((known or ("" if step.note else "   preparing"), "$text-accent"))
     note = printable(step.error or step.note, limit=_LONGEST)
     if note and step.state is not StepState.PENDING:
         parts.append((f"   {note}", "$text-error" if step.error else "$text-muted"))

@@ -159,16 +159,18 @@ def _remedy_rows(blocker: Blocker, plan: Plan) -> list[Row]:
 
 
 def _blocked_rows(plans: Sequence[Plan]) -> list[Row]:
-    """Each reason once, with the names it is true for and the key that removes it."""
+    """Each reason once, with the names it is true for; the key that removes it after the last one that it removes."""
     by_reason: dict[str, list[Plan]] = {}
     for plan in plans:
         by_reason.setdefault(plan.blockers[0].reason, []).append(plan)
-    rows = []
+    rows: list[Row] = []
+    last = {those[0].blockers[0].action_id: reason for reason, those in by_reason.items()}
     for reason, those in by_reason.items():
         names = ", ".join(printable(plan.vm_name or plan.title, limit=_NAME) for plan in those)
         words = Content.assemble((f"{printable(reason, limit=_LONGEST)}: ", "bold $text-error"), names)
         rows.append(Row(words, Content.styled("  ×  ", "$text-error")))
-        rows += _key_rows(those[0].blockers[0], plans)
+        if last[those[0].blockers[0].action_id] == reason:
+            rows += _key_rows(those[0].blockers[0], plans)
     return rows
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from host.connection import Host
 from host.plan import Plan
+from hvtui.holders import is_shutdown
 from hvtui.tui import keymap, plan_text
 from hvtui.tui.actions import Action
 from vm.model import Vm
@@ -48,6 +49,11 @@ def remedies(plans: Sequence[Plan]) -> dict[str, Remedy]:
 def is_removed(remedy: Remedy, plans: Iterable[Plan]) -> bool:
     """True when none of the plans is blocked by what the remedy removes."""
     return not plan_text.blocked_by(remedy.blocker_id, plans)
+
+
+def is_fulfilled(remedy: Remedy, plan: Plan) -> bool:
+    """True for a shutdown in whose place the VM was turned off: there is nothing left to come back to."""
+    return remedy.blocker_id == "vm.off" and plan.vm_uuid in remedy.uuids and is_shutdown(plan)
 
 
 def _removing(plans: Iterable[Plan]) -> Iterable[tuple[Action, str]]:

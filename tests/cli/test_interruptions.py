@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hvtui.cli.output import Format
 from hvtui.cli.progress import Progress, bar, show_job
 from hvtui.cli.session import Session
 from tests.support import fake_verbs
+from vm import inventory, lifecycle, lifecycle_steps
 
 WORKS = 6
 
@@ -106,6 +108,23 @@ def test_what_failed_beside_what_was_cancelled_is_counted_apart(
     told = capsys.readouterr()
     assert "1 done, 1 cancelled, 1 failed" in told.err
     assert "vm-0  cancelled" in told.out
+
+
+def test_turning_off_ends_a_job_that_only_waits_for_the_guest(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = replace(lifecycle_steps._SHUTDOWN, agent=lambda _domain: None, acpi=lambda _domain: None)
+    monkeypatch.setattr(lifecycle_steps, "_SHUTDOWN", silent)
+    host, journal = session.host(), session.journal()
+    vm = inventory.find(host, "web-02")
+    waiting = jobs.create(lifecycle.plan_stop(host, vm), journal)
+    runner = threading.Thread(target=jobs.run, args=(waiting.id, host, journal))
+    runner.start()
+    assert change(session, [(vm.name, vm.uuid, lambda: lifecycle.plan_off(host, vm))]) == 0
+    runner.join()
+    assert f"job {waiting.id} (Shut down web-02) only waits for the guest" in capsys.readouterr().err
+    assert [job.state for job in journal.jobs()] == [JobState.DONE, JobState.CANCELLED]
+    assert not inventory.find(host, "web-02").is_active
 
 
 def test_a_time_limit_cancels_and_ends_with_7(session: Session, paused_files: list[Path]) -> None:

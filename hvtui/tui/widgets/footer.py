@@ -65,7 +65,8 @@ def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
     left: list[Span] = [(f" job {job.id}  ", "dim"), (printable(job.title, limit=40), "text")]
     if len(job.steps) > 1 and step is not None:
         left.append((f"   {step.index + 1} of {len(job.steps)}", "dim"))
-    left += [("   ", "text"), (charts.bar(job.progress, 14), "chart"), (f" {job.progress:4.0%}", "text")]
+    if len(job.steps) > 1 or step is None or step.fraction is not None:
+        left += [("   ", "text"), (charts.bar(job.progress, 14), "chart"), (f" {job.progress:4.0%}", "text")]
     note = step.note if step is not None else ""
     if note:
         left.append((f"   {printable(note, limit=60)}", "dim"))
