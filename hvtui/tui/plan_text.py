@@ -33,9 +33,9 @@ _OFFERED_AS = {"vm.resume": "resume"}
 def title_of(plans: Sequence[Plan]) -> str:
     """The dialog's title: the plan's own, or what is done to how many VMs; those that cannot go count only when none
     can."""
+    plans = [plan for plan in plans if not plan.blockers] or plans
     if len(plans) == 1:
         return printable(plans[0].title, limit=60)
-    plans = [plan for plan in plans if not plan.blockers] or plans
     shapes = {_without_name(plan, plan.title) for plan in plans}
     shape = shapes.pop()
     if shapes or "\0" not in shape:

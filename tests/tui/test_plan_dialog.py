@@ -202,6 +202,8 @@ def test_the_title_says_what_is_done_to_how_many():
     other = plan("Stop d", command=("vm", "stop", "d"), vm_name="d")
     assert plan_text.title_of([*plans, other]) == "3 changes"
     assert plan_text.title_of(plans) == "Start 2 VMs"
+    blocked = plan("Start e", command=("vm", "start", "e"), vm_name="e", blockers=(Blocker("it runs"),))
+    assert plan_text.title_of([plans[0], blocked]) == "Start a"
 
 
 def test_what_all_plans_lose_is_said_once():
