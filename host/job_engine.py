@@ -1,9 +1,10 @@
 """Runs the steps of one claimed job, and rolls them back: the only code that calls the verbs of host.steps.
 
 What it guarantees: a step is journalled as begun before its verb is called; whatever a verb raises ends as a readable
-error of the job; what a failed or cancelled job made is rolled back in reverse, unless it is to be kept; a step that
-loses the connection runs again when the connection is back. When the journal itself cannot be written it stops where
-it is and raises JournalFailed: the job is then found interrupted, and can be restarted or rolled back.
+error of the job; what a failed or cancelled job made is rolled back in reverse, unless it is to be kept (by the user's
+wish, or because the error says so); a step that loses the connection runs again when the connection is back. When the
+journal itself cannot be written it stops where it is and raises JournalFailed: the job is then found interrupted, and
+can be restarted or rolled back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from host.connection import Host
 from host.errors import Cancelled, ConnectionLost, Denied, HvtuiError, NotFound, translate
 from host.job_codec import from_text, to_text
 from host.job_model import Job, JobState, JobStep, StepState
-from host.job_rules import interrupted, is_over_for_good
+from host.job_rules import interrupted, needs_secrets
 from host.job_schema import ClaimLost, JournalFailed
 from host.journal import Journal
 from host.steps import StepContext, verb_named
@@ -138,7 +139,7 @@ class Work:
         """The job is over: journal it, and remove its secrets when nobody needs them any more."""
         self.change(state=state, finished_at=datetime.now(UTC), **changes)
         self.write()
-        if is_over_for_good(self.job):
+        if not needs_secrets(self.job):
             try:
                 secrets.remove(self.job.id, state=self._state)
             except HvtuiError:
@@ -293,7 +294,7 @@ def _fail(work: Work, problem: HvtuiError) -> Job:
     if isinstance(problem, ConnectionLost):
         return _stop(work, None)
     state = JobState.CANCELLED if isinstance(problem, Cancelled) else JobState.FAILED
-    if work.job.keep_failed:
+    if work.job.keep_failed or problem.keeps:
         return work.end(state, kept=any(step.has_begun for step in work.job.steps))
     failed_too = _undo_all(work)
     return work.end(state) if failed_too is None else _stop(work, failed_too)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -58,7 +59,8 @@ class JobStep:
 @dataclass(frozen=True, slots=True)
 class Job:
     """One journalled plan. `exit_code` is its error's, 0 without one. `kept`: it ended early and what it had made was
-    left in place. `keep_failed`: it was told to do so. `undone_by` is the job that took it back."""
+    left in place. `keep_failed`: it was told to do so. `undone_by` is the job that took it back. A member of a set has
+    the set's id (which is that of its first job), title and command; the set's preparations run before its others."""
 
     id: int
     title: str
@@ -80,6 +82,10 @@ class Job:
     keep_failed: bool = False
     cancel_requested: bool = False
     undone_by: int | None = None
+    set_id: int | None = None
+    set_title: str = ""
+    set_command: tuple[str, ...] = ()
+    is_preparation: bool = False
 
     @property
     def progress(self) -> float:
@@ -103,3 +109,65 @@ class Job:
             if step.state in {StepState.RUNNING, StepState.FAILED}:
                 return step
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSet:
+    """The jobs that one request made (host.plan.PlanSet), in their order: the preparations first."""
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def id(self) -> int:
+        return self.jobs[0].set_id or self.jobs[0].id
+
+    @property
+    def title(self) -> str:
+        return self.jobs[0].set_title or self.jobs[0].title
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return self.jobs[0].set_command
+
+    @property
+    def main(self) -> tuple[Job, ...]:
+        """Those that are wanted for themselves; all, in a set of nothing but preparations."""
+        return tuple(job for job in self.jobs if not job.is_preparation) or self.jobs
+
+    @property
+    def preparations(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.jobs if job.is_preparation)
+
+    @property
+    def state(self) -> JobState:
+        """RUNNING as long as one runs or waits for others; then DONE when all are, else the worst of them."""
+        states = {job.state for job in self.jobs}
+        if states == {JobState.QUEUED}:
+            return JobState.QUEUED
+        if any(not state.is_over for state in states):
+            return JobState.RUNNING
+        worst_first = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED, JobState.ROLLED_BACK, JobState.DONE)
+        return next(state for state in worst_first if state in states)
+
+    @property
+    def counts(self) -> Counter[JobState]:
+        """How many of `main` are in which state."""
+        return Counter(job.state for job in self.main)
+
+    @property
+    def progress(self) -> float:
+        """0..1: the steps of all members; one that is over has none left, however it ended."""
+        total = sum(max(len(job.steps), 1) for job in self.jobs)
+        done = sum((1.0 if job.state.is_over else job.progress) * max(len(job.steps), 1) for job in self.jobs)
+        return min(done / total, 1.0)
+
+
+def in_sets(jobs: Iterable[Job]) -> tuple[Job | JobSet, ...]:
+    """`jobs` with those of one set together, where the first of them stood; a set of one is just its job."""
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.id if job.set_id is None else job.set_id, []).append(job)
+    return tuple(
+        group[0] if len(group) == 1 else JobSet(tuple(sorted(group, key=lambda job: job.id)))
+        for group in groups.values()
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from host.connection import is_simulated_uri
 from host.errors import Busy
@@ -14,6 +14,9 @@ from host.text import printable
 ALIVE = (JobState.QUEUED, JobState.RUNNING)
 RESTARTABLE = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED, JobState.ROLLED_BACK)
 HEADLESS = "hvtui job"
+# A member of a set that failed or was cancelled may be wanted again: restarting the set completes it, and nobody has
+# its secrets at hand any more. After a day they are gone.
+SECRETS_OF_A_SET_KEPT = timedelta(days=1)
 
 
 def busy(job: Job, *, about: str) -> Busy:
@@ -86,6 +89,12 @@ def holds(job: Job) -> bool:
 def is_over_for_good(job: Job) -> bool:
     """True when nothing of the job is left to complete or to take back."""
     return job.state not in ALIVE and job.state is not JobState.INTERRUPTED and not job.kept
+
+
+def needs_secrets(job: Job) -> bool:
+    """True while a restart or a rollback may need the job's secrets."""
+    ended_in_a_set = job.set_id is not None and job.state in {JobState.FAILED, JobState.CANCELLED}
+    return ended_in_a_set or not is_over_for_good(job)
 
 
 def is_same_vm(first: tuple[str | None, str | None], second: tuple[str | None, str | None]) -> bool:

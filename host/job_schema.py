@@ -59,6 +59,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX jobs_held ON jobs (host_uri) WHERE holds",
         "CREATE INDEX jobs_alive ON jobs (id) WHERE state IN ('queued', 'running')",
     ),
+    (
+        # A set's id is that of its first job.
+        "CREATE TABLE sets (id INTEGER PRIMARY KEY, title TEXT NOT NULL, command TEXT NOT NULL)",
+        "ALTER TABLE jobs ADD COLUMN set_id INTEGER",
+        "ALTER TABLE jobs ADD COLUMN is_preparation INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX jobs_in_sets ON jobs (set_id) WHERE set_id IS NOT NULL",
+    ),
 )
 
 

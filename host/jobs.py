@@ -56,7 +56,7 @@ def run(
     `on_update` gets the job at each journalled change, in this thread. Raises WrongState (somebody else runs it, or it
     is over), UsageError (another host's job), JournalFailed (the job is then found interrupted).
     """
-    _check_host(journal.job(job_id).host_uri, host)
+    check_host(journal.job(job_id).host_uri, host)
     return _work(
         job_id,
         host,
@@ -76,7 +76,7 @@ def submit(
     keep_failed: bool = False,
 ) -> Job:
     """Create a job for `plan` and run it in this thread; raises what `create` and `run` do."""
-    _check_host(plan.host_uri, host)
+    check_host(plan.host_uri, host)
     return run(create(plan, journal, keep_failed=keep_failed).id, host, journal, on_update)
 
 
@@ -94,13 +94,13 @@ def start_detached(
     host lives only in this process: its job runs in a thread. Raises what `create` does, HvtuiError when the process
     does not start.
     """
-    _check_host(plan.host_uri, host)
+    check_host(plan.host_uri, host)
     return _detach(create(plan, journal, keep_failed=keep_failed), host, journal, program)
 
 
 def restart_detached(job_id: int, host: Host, journal: Journal, *, program: Sequence[str] | None = None) -> Job:
     """As `restart`, in a process of its own as `start_detached`."""
-    _check_host(journal.job(job_id).host_uri, host)
+    check_host(journal.job(job_id).host_uri, host)
     claim = job_process.claim_here()
     try:
         job = journal.claim(job_id, claim, accept=RESTARTABLE, state=JobState.QUEUED)
@@ -164,7 +164,7 @@ def restart(
     Raises WrongState (it is done, or runs), Busy, UsageError (another host's job), JournalFailed.
     """
     journal.recover()
-    _check_host(journal.job(job_id).host_uri, host)
+    check_host(journal.job(job_id).host_uri, host)
     return _work(job_id, host, journal, accept=RESTARTABLE, on_update=on_update, patience=patience)
 
 
@@ -182,7 +182,7 @@ def rollback(
     """
     journal.recover()
     job = journal.job(job_id)
-    _check_host(job.host_uri, host)
+    check_host(job.host_uri, host)
     if job.state is not JobState.INTERRUPTED and not job.kept:
         raise WrongState(f"it {in_words(job.state)}", about=f"job {job_id}", remedy=what_now(job))
     claim = job_process.claim_here()
@@ -309,7 +309,7 @@ def _inverse(job: Job, index: int) -> Step | str | None:
     return inverse
 
 
-def _check_host(uri: str, host: Host) -> None:
+def check_host(uri: str, host: Host) -> None:
     if uri != host.uri:
         raise UsageError(f"the job belongs to the host {uri}", remedy=f"Connect to it with --connect {uri}")
 
@@ -339,9 +339,9 @@ def _detach(job: Job, host: Host, journal: Journal, program: Sequence[str] | Non
     if is_in_process(host.uri):
         threading.Thread(target=_run_here, args=(job.id, host, journal), name=f"job-{job.id}", daemon=True).start()
         return journal.job(job.id)
-    from host.runner import launch
+    from host.runner import PROGRAM, launch
 
-    problem = launch(job.id, journal, program)
+    problem = launch(job.id, journal, program or PROGRAM)
     return journal.job(job.id) if problem is None else _never_began(job.id, journal, problem)
 
 

@@ -7,41 +7,44 @@ VM at a time, each with a claim that tells whether its process still lives. It r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from host import job_process, secrets
 from host.errors import Busy, Conflict, NotFound, UsageError, WrongState
 from host.job_codec import from_text, storable, to_text
 from host.job_codec import plan_from_json as plan_from_json
 from host.job_codec import plan_to_json as plan_to_json
-from host.job_model import Job, JobState, JobStep, StepState
+from host.job_model import Job, JobState
+from host.job_rows import COLUMNS, SetWords, iso, job_from, new_row, step_values
 from host.job_rules import (
     ALIVE,
     HEADLESS,
+    SECRETS_OF_A_SET_KEPT,
     busy,
     holds,
     in_words,
     interrupted,
     is_over_for_good,
     is_same_vm,
-    names_a_vm,
     pending_steps,
     what_now,
 )
 from host.job_schema import ClaimLost, damaged, journal_errors, open_database, roll_back
 from host.paths import state_directory
-from host.plan import Plan
+from host.plan import Plan, PlanSet
 
 if TYPE_CHECKING:
     import sqlite3
 
 RETAINED_JOBS = 1000
 PRUNE_EVERY_JOBS = 50
+MOST_PLANS = 300  # kept as read: what the jobs screen shows, and then some
+_T = TypeVar("_T")
 _INTERRUPTED = "interrupted: its process was killed, or the machine restarted"
 
 
@@ -58,6 +61,8 @@ class Journal:
             self.path = path or state_directory() / "journal.db"
         self._lock = threading.RLock()
         self._database = open_database(self.path)
+        self._plans: dict[int, Plan] = {}  # as read: they never change, and are long
+        self._sets: dict[int, SetWords] = {0: ("", ())}  # 0: of a job that is in none
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +87,19 @@ class Journal:
         if not found:
             raise NotFound(f"there is no job {job_id}", remedy=f"See them with '{HEADLESS} list'")
         return found[0]
+
+    def members(self, set_id: int) -> tuple[Job, ...]:
+        """The jobs of that set, in their order. Raises NotFound."""
+        found = self._select("WHERE set_id = ? ORDER BY id", (set_id,))
+        if not found:
+            raise NotFound(f"there is no set of jobs {set_id}", remedy=f"See them with '{HEADLESS} list'")
+        return found
+
+    def newest(self, limit: int) -> tuple[Job, ...]:
+        """The newest jobs first, so many lines of them: the jobs of one set count as one, and all of them are here."""
+        one_each = "COALESCE(set_id, id)"
+        newest = f"SELECT DISTINCT {one_each} FROM jobs ORDER BY 1 DESC LIMIT ?"  # noqa: S608 - a constant
+        return self._select(f"WHERE {one_each} IN ({newest}) ORDER BY id DESC", (limit,))
 
     def jobs(
         self,
@@ -130,33 +148,59 @@ class Journal:
         return self._unless_held_by_the_dead(lambda: self._add(plan, claim=claim, keep_failed=keep_failed))
 
     def _add(self, plan: Plan, *, claim: str, keep_failed: bool) -> Job:
-        created_at = _now()
-        data = plan_to_json(plan)
-        columns = {
-            "state": JobState.QUEUED.value,
-            "user": storable(job_process.user_name()),
-            "host_uri": storable(plan.host_uri),
-            "vm_uuid": plan.vm_uuid,
-            "vm_name": None if plan.vm_name is None else storable(plan.vm_name),
-            "plan": to_text(data),
-            "holds": names_a_vm(plan),
-            "claim": claim,
-            "keep_failed": keep_failed,
-            "undoes_job": plan.undoes_job,
-            "created_at": created_at.isoformat(),
-        }
-        names = ", ".join(columns)
-        marks = ", ".join("?" * len(columns))
+        row = new_row(
+            plan, user=job_process.user_name(), claim=claim, keep_failed=keep_failed, created_at=datetime.now(UTC)
+        )
         with self._writing() as database:
             self._refuse_if_held(plan, own_id=None)
             self._refuse_second_undo(plan)
-            cursor = database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(columns.values()))  # noqa: S608
-            job_id = int(cursor.lastrowid or 0)
-            secrets.keep(data, job_id=job_id, state=self.path.parent)
-        secrets.forget(data)
-        if job_id % min(PRUNE_EVERY_JOBS, self.keep) == 0:
-            self.prune()
+            job_id = self._insert(database, plan, row)
+        secrets.forget(plan_to_json(plan))
+        self._prune_now_and_then([job_id])
         return self.job(job_id)
+
+    def add_set(self, plan_set: PlanSet, *, keep_failed: bool = False) -> tuple[Job, ...]:
+        """QUEUED jobs for all preparations and plans of a set, in one transaction, each with a claim of this process
+        (job_process). Raises what `add` does, and then adds none."""
+        return self._unless_held_by_the_dead(lambda: self._add_set(plan_set, keep_failed=keep_failed))
+
+    def _add_set(self, plan_set: PlanSet, *, keep_failed: bool) -> tuple[Job, ...]:
+        plans = (*plan_set.preparations, *plan_set.plans)
+        user, created_at, claims = job_process.user_name(), datetime.now(UTC), [job_process.claim_here() for _ in plans]
+        try:
+            rows = [
+                new_row(plan, user=user, claim=claim, keep_failed=keep_failed, created_at=created_at)
+                for plan, claim in zip(plans, claims, strict=True)
+            ]
+            with self._writing() as database:
+                for plan in plans:
+                    self._refuse_if_held(plan, own_id=None)
+                    self._refuse_second_undo(plan)
+                ids = [self._insert(database, plan, row) for plan, row in zip(plans, rows, strict=True)]
+                words = (ids[0], storable(plan_set.title), to_text(list(plan_set.command)))
+                database.execute("INSERT INTO sets (id, title, command) VALUES (?, ?, ?)", words)
+                first_main = ids[0] + len(plan_set.preparations)
+                values = (ids[0], first_main, ids[0], ids[-1])
+                database.execute("UPDATE jobs SET set_id = ?, is_preparation = id < ? WHERE id BETWEEN ? AND ?", values)
+        except BaseException:
+            for claim in claims:
+                job_process.release(claim)
+            raise
+        for plan in plans:
+            secrets.forget(plan_to_json(plan))
+        self._prune_now_and_then(ids)
+        return self.members(ids[0])
+
+    def _insert(self, database: sqlite3.Connection, plan: Plan, row: Mapping[str, Any]) -> int:
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        cursor = database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
+        job_id = int(cursor.lastrowid or 0)
+        secrets.keep(plan_to_json(plan), job_id=job_id, state=self.path.parent)
+        return job_id
+
+    def _prune_now_and_then(self, added: Iterable[int]) -> None:
+        if any(job_id % min(PRUNE_EVERY_JOBS, self.keep) == 0 for job_id in added):
+            self.prune()
 
     def claim(self, job_id: int, claim: str, *, accept: Collection[JobState], state: JobState) -> Job:
         """Take a job in one of the states `accept` for `claim`, holding its VM, as QUEUED or RUNNING. Where everything
@@ -168,30 +212,65 @@ class Journal:
             job, former = self.job(job_id), self._claim_of(job_id)
             if job.state not in accept:
                 raise WrongState(f"it {in_words(job.state)}", about=f"job {job_id}", remedy=what_now(job))
-            self._refuse_if_held(job.plan, own_id=job_id)
-            cancelled = job.cancel_requested and job.state is JobState.QUEUED
-            values = (claim, cancelled, job_id)
-            database.execute("UPDATE jobs SET claim = ?, cancel_requested = ? WHERE id = ?", values)
-            if is_over_for_good(job):
-                database.execute("DELETE FROM steps WHERE job_id = ?", (job_id,))
-                job = replace(job, steps=pending_steps(job.plan))
-            started_at = job.started_at if state is JobState.QUEUED else _now()
-            job = replace(
-                job, state=state, started_at=started_at, finished_at=None, kept=False, cancel_requested=cancelled
-            )
-            self._write(database, job, claim, ())
+            job = self._take(database, job, claim, state)
         job_process.release(former)
         return job
 
-    def hand_over(self, job_id: int, claim: str) -> None:
-        """Give a job that is still QUEUED to another process; it may have taken it by itself already."""
-        with self._writing() as database:
-            database.execute("UPDATE jobs SET claim = ? WHERE id = ? AND state = 'queued'", (claim, job_id))
+    def claim_set(self, set_id: int, *, accept: Collection[JobState]) -> tuple[Job, ...]:
+        """Take all members of a set that are in one of the states `accept`, as QUEUED, in one transaction, each with a
+        claim of this process. Raises WrongState when there are none or one is alive, Busy, NotFound."""
+        return self._unless_held_by_the_dead(lambda: self._claim_set(set_id, accept=accept))
 
-    def is_claimed_by(self, job_id: int, claim: str) -> bool:
-        """True until another process, or another thread, has taken the job."""
+    def _claim_set(self, set_id: int, *, accept: Collection[JobState]) -> tuple[Job, ...]:
+        claims: list[str] = []
+        try:
+            with self._writing() as database:
+                found = self.members(set_id)
+                wanted = [job for job in found if job.state in accept]
+                refused = next((job for job in found if job.state in ALIVE), None if wanted else found[0])
+                if refused is not None:
+                    about = f"job {refused.id} of set {set_id}"
+                    raise WrongState(f"it {in_words(refused.state)}", about=about, remedy=what_now(refused))
+                for job in wanted:
+                    claims.append(job_process.claim_here())
+                    self._take(database, job, claims[-1], JobState.QUEUED)
+        except BaseException:
+            for claim in claims:
+                job_process.release(claim)
+            raise
+        return self.members(set_id)
+
+    def _take(self, database: sqlite3.Connection, job: Job, claim: str, state: JobState) -> Job:
+        self._refuse_if_held(job.plan, own_id=job.id)
+        cancelled = job.cancel_requested and job.state is JobState.QUEUED
+        values = (claim, cancelled, job.id)
+        database.execute("UPDATE jobs SET claim = ?, cancel_requested = ? WHERE id = ?", values)
+        if is_over_for_good(job):
+            database.execute("DELETE FROM steps WHERE job_id = ?", (job.id,))
+            job = replace(job, steps=pending_steps(job.plan))
+        started_at = job.started_at if state is JobState.QUEUED else datetime.now(UTC)
+        job = replace(job, state=state, started_at=started_at, finished_at=None, kept=False, cancel_requested=cancelled)
+        self._write(database, job, claim, ())
+        return job
+
+    def hand_over(self, job_ids: Sequence[int], claim: str) -> None:
+        """Give those of the jobs that are still QUEUED to another process; it may have taken some by itself already."""
+        with self._writing() as database:
+            values = (claim, *job_ids)
+            database.execute(
+                f"UPDATE jobs SET claim = ? WHERE id IN ({_marks(job_ids)}) AND state = 'queued'",  # noqa: S608
+                values,
+            )
+
+    def are_untouched(self, job_ids: Sequence[int], claim: str) -> bool:
+        """True as long as all of the jobs are QUEUED and belong to `claim`: no process, or thread, has begun."""
+        return self.queued_claims(job_ids) == (claim,) * len(job_ids)
+
+    def queued_claims(self, job_ids: Sequence[int]) -> tuple[str, ...]:
+        """The claims of those of the jobs that are QUEUED."""
         with self._reading():
-            return self._claim_of(job_id) == claim
+            query = f"SELECT claim FROM jobs WHERE id IN ({_marks(job_ids)}) AND state = 'queued'"  # noqa: S608
+            return tuple(row["claim"] for row in self._database.execute(query, job_ids))
 
     def save(self, job: Job, claim: str, *, steps: Iterable[int] = ()) -> None:
         """Write the job's own columns and the steps with these indices. A job holds its VM while it is alive, and when
@@ -199,10 +278,21 @@ class Journal:
         with self._writing() as database:
             self._write(database, job, claim, steps)
 
-    def request_cancel(self, job_id: int) -> None:
-        """Raise the flag that the process running the job looks at."""
+    def request_cancel(self, *job_ids: int) -> None:
+        """Raise the flag that the process running a job looks at."""
         with self._writing() as database:
-            database.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?", (job_id,))
+            query = f"UPDATE jobs SET cancel_requested = 1 WHERE id IN ({_marks(job_ids)})"  # noqa: S608
+            database.execute(query, job_ids)
+
+    def end_queued(self, set_id: int, ended: Callable[[Job], Job]) -> tuple[Job, ...]:
+        """End the members of a set that nobody has begun as `ended` says, in one transaction; those for which it
+        returns the job as it is stay. Returns those that it ended."""
+        with self._writing() as database:
+            queued = [job for job in self.members(set_id) if job.state is JobState.QUEUED]
+            changed = [(job, now) for job in queued if (now := ended(job)) != job]
+            for job, now in changed:
+                self._write(database, now, self._claim_of(job.id), ())
+        return tuple(now for _, now in changed)
 
     def recover(self) -> tuple[Job, ...]:
         """Turn the jobs whose process is gone into INTERRUPTED ones and remove the secrets of vanished jobs. Cheap.
@@ -213,22 +303,29 @@ class Journal:
             rows = self._database.execute(
                 "SELECT id, claim FROM jobs WHERE state IN ('queued', 'running')",
             ).fetchall()
-        found = [row for row in rows if not job_process.is_alive(row["claim"])]
+        is_alive = {claim: job_process.is_alive(claim) for claim in {row["claim"] for row in rows}}
+        found = [row for row in rows if not is_alive[row["claim"]]]
         recovered = [job for row in found if (job := self._interrupt(row["id"], row["claim"])) is not None]
         self._purge_secrets()
         return tuple(recovered)
 
     def prune(self) -> None:
         """Forget all but the newest `keep` of the jobs that are over. Those that live, that were interrupted, or that
-        left something behind are not over, however old they are."""
+        left something behind are not over, however old they are. A set goes as a whole."""
         over = "NOT holds AND NOT kept AND state NOT IN ('queued', 'running', 'interrupted')"
         with self._writing() as database:
+            nth = f"SELECT id FROM jobs WHERE {over} ORDER BY id DESC LIMIT 1 OFFSET ?"  # noqa: S608 - a constant
+            last = database.execute(nth, (self.keep,)).fetchone()
+            if last is None:
+                return
+            needed = f"SELECT set_id FROM jobs WHERE set_id IS NOT NULL AND (id > ? OR NOT ({over}))"  # noqa: S608
             gone = database.execute(
-                f"DELETE FROM jobs WHERE {over} AND id <= "  # noqa: S608 - a constant
-                f"(SELECT id FROM jobs WHERE {over} ORDER BY id DESC LIMIT 1 OFFSET ?) RETURNING id",
-                (self.keep,),
+                f"DELETE FROM jobs WHERE {over} AND id <= ? "  # noqa: S608 - constants
+                f"AND (set_id IS NULL OR set_id NOT IN ({needed})) RETURNING id",
+                (last["id"], last["id"]),
             ).fetchall()
             database.executemany("DELETE FROM steps WHERE job_id = ?", [(row["id"],) for row in gone])
+            database.execute("DELETE FROM sets WHERE id NOT IN (SELECT set_id FROM jobs WHERE set_id IS NOT NULL)")
         for row in gone:
             with journal_errors(self.path):
                 self.log_path(row["id"]).unlink(missing_ok=True)
@@ -255,26 +352,45 @@ class Journal:
 
     def _select(self, where: str, values: tuple[object, ...]) -> tuple[Job, ...]:
         with self._reading():
-            rows = self._database.execute(f"SELECT * FROM jobs {where}", values).fetchall()  # noqa: S608
+            rows = self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608
             if not rows:
                 return ()
-            marks = ",".join("?" * len(rows))
             ids = [row["id"] for row in rows]
             steps: dict[int, dict[int, sqlite3.Row]] = {}
-            for step in self._database.execute(f"SELECT * FROM steps WHERE job_id IN ({marks})", ids):  # noqa: S608
+            for step in self._database.execute(f"SELECT * FROM steps WHERE job_id IN ({_marks(ids)})", ids):  # noqa: S608
                 steps.setdefault(step["job_id"], {})[step["position"]] = step
-        try:
-            return tuple(_job_from(row, steps.get(row["id"], {})) for row in rows)
-        except (UsageError, ValueError, KeyError, TypeError) as error:
-            raise damaged(self.path, error) from error
+            try:
+                self._read_plans(ids)
+                self._read_sets({row["set_id"] for row in rows if row["set_id"] is not None})
+                return tuple(
+                    job_from(row, self._plans[row["id"]], self._sets[row["set_id"] or 0], steps.get(row["id"], {}))
+                    for row in rows
+                )
+            except (UsageError, ValueError, KeyError, TypeError) as error:
+                raise damaged(self.path, error) from error
+
+    def _read_plans(self, ids: Sequence[int]) -> None:
+        """Know the plans of these jobs, and forget the others when that would be too many."""
+        missing = [job_id for job_id in ids if job_id not in self._plans]
+        if len(self._plans) + len(missing) > MOST_PLANS:
+            self._plans = {job_id: self._plans[job_id] for job_id in ids if job_id in self._plans}
+        query = f"SELECT id, plan FROM jobs WHERE id IN ({_marks(missing)})"  # noqa: S608
+        for row in self._database.execute(query, missing) if missing else ():
+            self._plans[row["id"]] = plan_from_json(from_text(row["plan"]))
+
+    def _read_sets(self, ids: Iterable[int]) -> None:
+        missing = [set_id for set_id in ids if set_id not in self._sets]
+        query = f"SELECT id, title, command FROM sets WHERE id IN ({_marks(missing)})"  # noqa: S608
+        for row in self._database.execute(query, missing) if missing else ():
+            self._sets[row["id"]] = (row["title"], tuple(from_text(row["command"])))
 
     def _write(self, database: sqlite3.Connection, job: Job, claim: str, steps: Iterable[int]) -> None:
         values = (
             job.state.value,
             holds(job),
             job.kept,
-            _iso(job.started_at),
-            _iso(job.finished_at),
+            iso(job.started_at),
+            iso(job.finished_at),
             storable(job.error),
             storable(job.remedy),
             job.exit_code,
@@ -291,7 +407,7 @@ class Journal:
         database.executemany(
             "INSERT OR REPLACE INTO steps (job_id, position, state, fraction, note, error, result) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [_step_values(job.id, job.steps[index]) for index in steps],
+            [step_values(job.id, job.steps[index]) for index in steps],
         )
         if job.state is JobState.DONE and job.plan.undoes_job is not None:
             database.execute("UPDATE jobs SET undone_by = ? WHERE id = ?", (job.id, job.plan.undoes_job))
@@ -299,7 +415,7 @@ class Journal:
     def _claim_of(self, job_id: int) -> str:
         return str(self._database.execute("SELECT claim FROM jobs WHERE id = ?", (job_id,)).fetchone()[0])
 
-    def _unless_held_by_the_dead(self, action: Callable[[], Job]) -> Job:
+    def _unless_held_by_the_dead(self, action: Callable[[], _T]) -> _T:
         """Only a job that lives, or one that was interrupted halfway, may refuse another one its VM."""
         try:
             return action()
@@ -340,7 +456,11 @@ class Journal:
         if not secrets.jobs_with_secrets(self.path.parent):
             return
         with self._writing() as database:  # a job that is being created stores its secrets inside its transaction
-            rows = database.execute("SELECT id FROM jobs WHERE kept OR state IN ('queued', 'running', 'interrupted')")
+            rows = database.execute(
+                "SELECT id FROM jobs WHERE kept OR state IN ('queued', 'running', 'interrupted') "
+                "OR (set_id IS NOT NULL AND state IN ('failed', 'cancelled') AND finished_at > ?)",
+                (iso(datetime.now(UTC) - SECRETS_OF_A_SET_KEPT),),
+            )
             secrets.purge({row["id"] for row in rows}, state=self.path.parent)
 
 
@@ -357,12 +477,8 @@ def set_aside(path: Path | None = None) -> Path:
     return directory
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _holders(
@@ -380,51 +496,3 @@ def _holders(
         for row in rows
         if uri in {None, row["host_uri"]} and is_same_vm((row["vm_uuid"], row["vm_name"]), (vm_uuid, name))
     ]
-
-
-def _step_values(job_id: int, step: JobStep) -> tuple[Any, ...]:
-    result = None if step.result is None else to_text(step.result)
-    return (job_id, step.index, step.state.value, step.fraction, storable(step.note), storable(step.error), result)
-
-
-def _job_from(row: sqlite3.Row, steps: dict[int, sqlite3.Row]) -> Job:
-    plan = plan_from_json(from_text(row["plan"]))
-    return Job(
-        id=row["id"],
-        title=plan.title,
-        state=JobState(row["state"]),
-        user=row["user"],
-        host_uri=plan.host_uri,
-        vm_uuid=plan.vm_uuid,
-        vm_name=plan.vm_name,
-        command=plan.command,
-        steps=tuple(_step_from(step, steps.get(step.index)) for step in pending_steps(plan)),
-        plan=plan,
-        created_at=datetime.fromisoformat(row["created_at"]),
-        started_at=_moment(row["started_at"]),
-        finished_at=_moment(row["finished_at"]),
-        error=row["error"],
-        remedy=row["remedy"],
-        exit_code=row["exit_code"],
-        kept=bool(row["kept"]),
-        keep_failed=bool(row["keep_failed"]),
-        cancel_requested=bool(row["cancel_requested"]),
-        undone_by=row["undone_by"],
-    )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def _step_from(step: JobStep, row: sqlite3.Row | None) -> JobStep:
-    if row is None:
-        return step
-    return replace(
-        step,
-        state=StepState(row["state"]),
-        fraction=row["fraction"],
-        note=row["note"],
-        error=row["error"],
-        result=None if row["result"] is None else from_text(row["result"]),
-    )

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 from host.errors import Blocked, Denied, HvtuiError, NotFound, Unsupported, WrongState
 
+MOST_NAMES = 5  # of VMs in one sentence
+
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 
@@ -92,11 +94,14 @@ class Plan:
         """Raise with every blocker's reason when the plan cannot run: NotFound, WrongState, Denied or Unsupported when
         all its blockers are of that kind, else Blocked."""
         if self.blockers:
-            causes = "; ".join(blocker.reason for blocker in self.blockers)
-            remedies = "; ".join(dict.fromkeys(b.remedy for b in self.blockers if b.remedy))
-            codes = {blocker.exit_code for blocker in self.blockers}
-            kind = _RAISED.get(codes.pop(), Blocked) if len(codes) == 1 else Blocked
-            raise kind(causes, about=self.vm_name or "", remedy=remedies)
+            raise _blocked(self.blockers, "; ".join(blocker.reason for blocker in self.blockers), self.vm_name or "")
+
+
+def _blocked(blockers: Sequence[Blocker], causes: str, about: str) -> HvtuiError:
+    remedies = "; ".join(dict.fromkeys(blocker.remedy for blocker in blockers if blocker.remedy))
+    codes = {blocker.exit_code for blocker in blockers}
+    kind = _RAISED.get(codes.pop(), Blocked) if len(codes) == 1 else Blocked
+    return kind(causes, about=about, remedy=remedies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +125,23 @@ class PlanSet:
         """The set's own blockers, then each plan's, without repetitions."""
         own = (plan.blockers for plan in (*self.preparations, *self.plans))
         return tuple(dict.fromkeys((*self.blockers, *(blocker for blockers in own for blocker in blockers))))
+
+    @property
+    def blocked_names(self) -> dict[str, tuple[str, ...]]:
+        """Each blocker's reason once, with the VMs that it is true for; without names where it is the set's own."""
+        names: dict[str, list[str]] = {blocker.reason: [] for blocker in self.blockers}
+        for plan in (*self.preparations, *self.plans):
+            for blocker in plan.blockers:
+                names.setdefault(blocker.reason, []).append(plan.vm_name or plan.title)
+        return {reason: tuple(those) for reason, those in names.items()}
+
+    def raise_if_blocked(self) -> None:
+        """Raise as `Plan.raise_if_blocked` does, with every reason and the VMs that it is true for."""
+        if self.all_blockers:
+            told = [
+                f"{', '.join(those[:MOST_NAMES])}{' …' if len(those) > MOST_NAMES else ''}: {reason}"
+                if those
+                else reason
+                for reason, those in self.blocked_names.items()
+            ]
+            raise _blocked(self.all_blockers, "; ".join(told), "")

@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,17 +25,24 @@ from host.journal import Journal
 if TYPE_CHECKING:
     import subprocess
 
+    from host.connection import Host
+
 START_TIMEOUT_S = 15.0
 LOG_TAIL_CHARACTERS = 500
 # -P: a directory that happens to be the current one must not provide the modules of a runner that may be root's.
 PROGRAM = (sys.executable, "-P", "-m", "hvtui", "--headless", "job", "run")
+SET_PROGRAM = (*PROGRAM[:-1], "run-set")
 
 
-def launch(job_id: int, journal: Journal, program: Sequence[str] | None = None) -> HvtuiError | None:
-    """Start the process of a QUEUED job and wait until it has taken the job. Returns why it did not start, if so."""
+def launch(
+    job_id: int, journal: Journal, program: Sequence[str] = PROGRAM, *, members: Sequence[int] = ()
+) -> HvtuiError | None:
+    """Start the process of a QUEUED job (or, with the number of a set, of these QUEUED members of it) and wait until it
+    has taken one. Returns why it did not start, if so."""
+    job_ids = members or (job_id,)
     for prefix in dict.fromkeys((scope_command(job_id), ())):
-        process = _start((*prefix, *(program or PROGRAM), str(job_id)), job_id, journal)
-        if process is not None and _has_begun(process, job_id, journal):
+        process = _start((*prefix, *program, str(job_id)), job_id, journal)
+        if process is not None and _has_begun(process, job_ids, journal):
             return None
     log = journal.log_path(job_id)
     told = log.read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL_CHARACTERS:] if log.exists() else ""
@@ -48,6 +55,25 @@ def run_job(job_id: int) -> Job:
     Raises NotFound, WrongState, JournalFailed.
     """
     from host import jobs
+
+    with _alone(job_id) as (host, journal):
+        return jobs.run(job_id, host, journal)
+
+
+def run_set(set_id: int) -> tuple[Job, ...]:
+    """What the one runner process of a set does: run its QUEUED members. The caller has imported the verbs.
+
+    Raises NotFound, JournalFailed.
+    """
+    from host import job_sets
+
+    with _alone(set_id) as (host, journal):
+        return job_sets.run_set(set_id, host, journal)
+
+
+@contextmanager
+def _alone(job_id: int) -> Iterator[tuple[Host, Journal]]:
+    """The job's host and journal, in a process that the loss of a terminal does not end."""
     from host.connection import open_host
 
     if threading.current_thread() is threading.main_thread():
@@ -55,11 +81,10 @@ def run_job(job_id: int) -> Job:
     with Journal() as journal:
         host = open_host(journal.job(job_id).host_uri)
         try:
-            job = jobs.run(job_id, host, journal)
+            yield host, journal
         finally:
             host.close()
         _remove_if_empty(journal.log_path(job_id))
-        return job
 
 
 def _remove_if_empty(log: Path) -> None:
@@ -113,14 +138,14 @@ def _start(command: Sequence[str], job_id: int, journal: Journal) -> subprocess.
     return process
 
 
-def _has_begun(process: subprocess.Popen[bytes], job_id: int, journal: Journal) -> bool:
+def _has_begun(process: subprocess.Popen[bytes], job_ids: Sequence[int], journal: Journal) -> bool:
     # systemd-run --scope becomes the runner (exec): the process id stays.
     claim = job_process.claim_of(process.pid)
-    journal.hand_over(job_id, claim)
+    journal.hand_over(job_ids, claim)
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         has_ended = process.poll() is not None
-        if not journal.is_claimed_by(job_id, claim):
+        if not journal.are_untouched(job_ids, claim):
             return True
         if has_ended:
             return False

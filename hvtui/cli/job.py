@@ -40,6 +40,7 @@ VERBS: Verbs = {
     "restart": ("hvtui.cli.job:restart", "Run a failed or interrupted job again from the step that failed."),
     "rollback": ("hvtui.cli.job:rollback", "Remove what a failed or interrupted job left behind."),
     "undo": ("hvtui.cli.job:undo", "Take back what a job did, where that is possible."),
+    "run-set": ("hvtui.cli.job:run_set", ""),
     "run": ("hvtui.cli.job:run", ""),  # without a help text a command is hidden: the runner's own process
 }
 
@@ -288,3 +289,12 @@ def run(_session: Session, job_id: int) -> int:
     from host.runner import run_job
 
     return run_job(job_id).exit_code
+
+
+@verb("run-set", click.Argument(["set_id"], type=int), text="Run a queued set of jobs.", hidden=True)
+def run_set(_session: Session, set_id: int) -> int:
+    import vm.steps  # noqa: F401 - the same
+    from host.runner import run_set as run_members
+    from hvtui.cli.change import overall
+
+    return overall([job.exit_code for job in run_members(set_id)])

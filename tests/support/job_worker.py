@@ -9,14 +9,16 @@ from host import jobs
 from host.connection import open_host
 from host.errors import Busy
 from host.journal import Journal
-from host.runner import run_job
+from host.runner import run_job, run_set
 from tests.support import fake_verbs
 
 
 def main(what: str, argument: str) -> int:
-    """Run one of: `job ID` (the runner process), `three DIRECTORY`, `race DIRECTORY`, `start DIRECTORY`."""
+    """Run one of: `job ID`, `set ID` (the runner processes), `three DIRECTORY`, `race DIRECTORY`, `start DIRECTORY`."""
     if what == "job":
         return run_job(int(argument)).exit_code
+    if what == "set":
+        return max(job.exit_code for job in run_set(int(argument)))
     journal, host = Journal(), open_host(fake_verbs.URI)
     plan = fake_verbs.plan_three(Path(argument))
     if what == "three":

@@ -52,7 +52,7 @@ def test_a_journal_without_its_tables_is_damaged(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version=1")
     database.close()
-    with Journal() as journal, pytest.raises(JournalFailed, match="no such table"):
+    with pytest.raises(JournalFailed, match="no such table"), Journal() as journal:
         journal.jobs()
 
 
@@ -70,8 +70,8 @@ def test_a_row_that_makes_no_sense_is_told_as_damage(tmp_path: Path, change: str
     with Journal() as journal:
         jobs.submit(plan_of([make_step(tmp_path / "one")]), open_host(fake_verbs.URI), journal)
         journal._database.execute(change)
-        with pytest.raises(JournalFailed, match="damaged"):
-            journal.jobs()
+    with Journal() as journal, pytest.raises(JournalFailed, match="damaged"):
+        journal.jobs()
 
 
 def test_a_newer_journal_is_refused_and_left_as_it_is(path: Path) -> None:
