@@ -46,7 +46,7 @@ def or_none(call: Any, *arguments: object, missing: frozenset[int]) -> Any | Non
         raise
 
 
-def _settle(result: Result | None) -> None:
+def settle(result: Result | None) -> None:
     """After an interrupted step: let libvirtd come to an end with the call that the killed process had made."""
     if result is None:
         time.sleep(_SETTLE_S)
@@ -82,7 +82,7 @@ def pool_xml(args: Args) -> str:
 
 def _remove_pool(ctx: StepContext, args: Args, result: Result | None = None) -> None:
     """Remove the pool's definition if this job made it and it is empty; its directory stays."""
-    _settle(result)
+    settle(result)
     with ctx.calls("remove the storage pool", args["name"]) as connection:
         pool = or_none(connection.storagePoolLookupByUUIDString, args["uuid"], missing=_NO_POOL)
         if pool is None or (pool.isActive() and pool.numOfVolumes()):
@@ -106,11 +106,11 @@ def _make_volume(ctx: StepContext, args: Args) -> Result:
         pool = connection.storagePoolLookupByName(args["pool"])
         left = or_none(pool.storageVolLookupByName, args["name"], missing=_NO_VOLUME)
         if left is not None:  # of this name there is only ours: perhaps half made, and never used
-            _delete_volume(left)
+            delete_volume(left)
         return {"path": pool.createXML(volume_xml(args), 0).path()}
 
 
-def _delete_volume(volume: Any) -> None:
+def delete_volume(volume: Any) -> None:
     """Delete it, as soon as libvirtd has made it: it goes on with what a killed process asked for."""
     until_s = time.monotonic() + _BUILDING_S
     while True:
@@ -138,7 +138,7 @@ def volume_xml(args: Args) -> str:
 
 
 def _remove_volume(ctx: StepContext, args: Args, result: Result | None = None) -> None:
-    _settle(result)
+    settle(result)
     _remove_volumes(ctx, args["pool"], [args["name"]], keep_used=False)
 
 
@@ -155,7 +155,7 @@ def _remove_volumes(ctx: StepContext, pool_name: str, names: Iterable[str], *, k
                 continue
             users = (*world.look_up(world.users, volume.path()), *world.look_up(world.builders, volume.path()))
             if not users:
-                _delete_volume(volume)
+                delete_volume(volume)
             elif not keep_used:
                 who = ", ".join(printable(user, limit=80) for user in users[:3])
                 raise Busy(f"the disk is used by {who}", about=volume.path(), remedy="Take it away there first")
@@ -189,9 +189,9 @@ def _make_tiny(ctx: StepContext, args: Args) -> Result:
             volume = or_none(pool.storageVolLookupByName, name, missing=_NO_VOLUME)
             if volume is None or not _holds(connection, volume, data):
                 if volume is not None:
-                    _delete_volume(volume)  # half uploaded by a job that was killed
+                    delete_volume(volume)  # half uploaded by a job that was killed
                 made.append(name)
-                _upload(connection, pool, name, data)
+                upload_bytes(connection, pool, name, data)
         ctx.progress(1.0, guest.note or "ready to boot")
     return {"made": made, "note": guest.note}
 
@@ -207,8 +207,9 @@ def _holds(connection: libvirt.virConnect, volume: Any, data: bytes) -> bool:
     return b"".join(got) == data
 
 
-def _upload(connection: libvirt.virConnect, pool: Any, name: str, data: bytes) -> None:
-    xml = volume_xml({"name": name, "capacity_bytes": len(data), "format": "raw", "mode": "0644"})
+def upload_bytes(connection: libvirt.virConnect, pool: Any, name: str, data: bytes, *, mode: str = "0644") -> None:
+    """Make a volume with these contents. `mode` is that of its file."""
+    xml = volume_xml({"name": name, "capacity_bytes": len(data), "format": "raw", "mode": mode})
     volume = pool.createXML(xml, 0)
     view = memoryview(data)
     sent = 0
@@ -226,7 +227,7 @@ def _upload(connection: libvirt.virConnect, pool: Any, name: str, data: bytes) -
 
 
 def _rollback_tiny(ctx: StepContext, args: Args, result: Result | None) -> None:
-    _settle(result)
+    settle(result)
     made: Any = tiny_volume_names(args["key"]) if result is None else result["made"]
     _remove_volumes(ctx, args["pool"], [name for name in made if name not in args["existed"]], keep_used=True)
 
@@ -247,14 +248,17 @@ def _inverse_tiny(args: Args, result: Result) -> Step | None:
 
 def _define(ctx: StepContext, args: Args) -> Result:
     with ctx.calls("define", args["name"]) as connection:
-        domain = connection.defineXMLFlags(args["xml"], libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        flags = (
+            0 if args.get("is_valid") else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+        )  # the schema takes a tenth of a second
+        domain = connection.defineXMLFlags(args["xml"], flags)
         if args["autostart"]:
             domain.setAutostart(1)
     return {}
 
 
 def _undefine(ctx: StepContext, args: Args, result: Result | None = None) -> None:
-    _settle(result)
+    settle(result)
     with ctx.calls("remove", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
         if domain is None:
@@ -298,7 +302,7 @@ def _is_starting(domain: Any) -> bool:
 
 
 def _stop(ctx: StepContext, args: Args, result: Result | None = None) -> None:
-    _settle(result)
+    settle(result)
     with ctx.calls("stop", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
         if domain is not None and domain.isActive():
