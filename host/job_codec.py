@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.errors import UsageError
-from host.plan import Blocker, Danger, Json, Plan, Step
+from host.plan import Blocker, Danger, Json, Plan, PlanSet, Step
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:
@@ -22,21 +22,25 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "command": list(plan.command),
         "steps": [_step_to_json(step) for step in plan.steps],
         "warnings": list(plan.warnings),
-        "blockers": [
-            {
-                "reason": blocker.reason,
-                "remedy": blocker.remedy,
-                "action_id": blocker.action_id,
-                "exit_code": blocker.exit_code,
-            }
-            for blocker in plan.blockers
-        ],
+        "blockers": [_blocker_to_json(blocker) for blocker in plan.blockers],
         "losses": list(plan.losses),
         "keeps": list(plan.keeps),
         "xml_before": plan.xml_before,
         "xml_after": plan.xml_after,
         "long": plan.long,
         "undoes_job": plan.undoes_job,
+    }
+
+
+def plan_set_to_json(plan_set: PlanSet) -> dict[str, Json]:
+    """`plan_set` with all its plans as a JSON object with the names of its fields. The keys are stable."""
+    return {
+        "title": plan_set.title,
+        "command": list(plan_set.command),
+        "warnings": list(plan_set.warnings),
+        "blockers": [_blocker_to_json(blocker) for blocker in plan_set.blockers],
+        "preparations": [plan_to_json(plan) for plan in plan_set.preparations],
+        "plans": [plan_to_json(plan) for plan in plan_set.plans],
     }
 
 
@@ -62,6 +66,15 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"this is not a plan: {error!r}") from error
+
+
+def _blocker_to_json(blocker: Blocker) -> dict[str, Json]:
+    return {
+        "reason": blocker.reason,
+        "remedy": blocker.remedy,
+        "action_id": blocker.action_id,
+        "exit_code": blocker.exit_code,
+    }
 
 
 def _step_to_json(step: Step) -> dict[str, Json]:

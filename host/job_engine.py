@@ -121,6 +121,7 @@ class Work:
             result = self._insist(step.index, self._do(step.index), cancellable=True)
             journalled = from_text(to_text(result))  # what a restart in another process would see
             self.change_step(step.index, state=StepState.DONE, fraction=1.0, note="", result=journalled)
+            self._written_at_s = time.monotonic()  # it is written with the next step's beginning, or with the end
 
     def backward(self, step: JobStep) -> None:
         """Roll one step back. A failed one stays marked as the one that failed."""

@@ -102,7 +102,31 @@ def start_detached_set(
     """
     _check(plan_set)
     jobs.check_host(plan_set.plans[0].host_uri, host)
-    return _detach(create(plan_set, journal, keep_failed=keep_failed), host, journal, program)
+    return start_set(create(plan_set, journal, keep_failed=keep_failed), host, journal, program=program)
+
+
+def start_set(
+    created: tuple[Job, ...], host: Host, journal: Journal, *, program: Sequence[str] | None = None
+) -> tuple[Job, ...]:
+    """What `start_detached_set` does with the jobs of a set that were just created."""
+    set_id = created[0].set_id or created[0].id
+    if is_in_process(host.uri):
+        threading.Thread(target=_run_here, args=(set_id, host, journal), name=f"set-{set_id}", daemon=True).start()
+        return created
+    from host.runner import SET_PROGRAM, launch
+
+    queued = [job.id for job in created if job.state is JobState.QUEUED]
+    problem = launch(set_id, journal, program or SET_PROGRAM, members=queued)
+    if problem is None:
+        return journal.members(set_id)
+
+    def never_began(job: Job) -> Job:
+        if _has_begun(job):
+            return interrupted(job, problem.cause)
+        return replace(_told(job, JobState.FAILED, problem.cause, exit_code=problem.exit_code), remedy=problem.remedy)
+
+    journal.end_queued(set_id, never_began)
+    raise problem
 
 
 def restart_set(set_id: int, host: Host, journal: Journal, *, program: Sequence[str] | None = None) -> tuple[Job, ...]:
@@ -112,7 +136,7 @@ def restart_set(set_id: int, host: Host, journal: Journal, *, program: Sequence[
     """
     journal.recover()
     jobs.check_host(journal.members(set_id)[0].host_uri, host)
-    return _detach(journal.claim_set(set_id, accept=RESTARTABLE), host, journal, program)
+    return start_set(journal.claim_set(set_id, accept=RESTARTABLE), host, journal, program=program)
 
 
 def wait_set(
@@ -229,27 +253,6 @@ def _side_by_side(waiting: Sequence[Job], run: Callable[[Job], Job]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _detach(found: tuple[Job, ...], host: Host, journal: Journal, program: Sequence[str] | None) -> tuple[Job, ...]:
-    set_id = found[0].set_id or found[0].id
-    if is_in_process(host.uri):
-        threading.Thread(target=_run_here, args=(set_id, host, journal), name=f"set-{set_id}", daemon=True).start()
-        return found
-    from host.runner import SET_PROGRAM, launch
-
-    queued = [job.id for job in found if job.state is JobState.QUEUED]
-    problem = launch(set_id, journal, program or SET_PROGRAM, members=queued)
-    if problem is None:
-        return journal.members(set_id)
-
-    def never_began(job: Job) -> Job:
-        if _has_begun(job):
-            return interrupted(job, problem.cause)
-        return replace(_told(job, JobState.FAILED, problem.cause, exit_code=problem.exit_code), remedy=problem.remedy)
-
-    journal.end_queued(set_id, never_began)
-    raise problem
 
 
 def _run_here(set_id: int, host: Host, journal: Journal) -> None:

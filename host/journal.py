@@ -186,8 +186,9 @@ class Journal:
             for claim in claims:
                 job_process.release(claim)
             raise
-        for plan in plans:
-            secrets.forget(plan_to_json(plan))
+        for plan, row in zip(plans, rows, strict=True):
+            if secrets.KEY in row["plan"]:
+                secrets.forget(plan_to_json(plan))
         self._prune_now_and_then(ids)
         return self.members(ids[0])
 
@@ -195,7 +196,8 @@ class Journal:
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         cursor = database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
         job_id = int(cursor.lastrowid or 0)
-        secrets.keep(plan_to_json(plan), job_id=job_id, state=self.path.parent)
+        if secrets.KEY in row["plan"]:
+            secrets.keep(plan_to_json(plan), job_id=job_id, state=self.path.parent)
         return job_id
 
     def _prune_now_and_then(self, added: Iterable[int]) -> None:
