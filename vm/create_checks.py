@@ -109,7 +109,7 @@ def check_resources(
     elif request.vcpus > cpus:
         findings.warnings.append(f"{request.vcpus} vCPUs share the {cpus} of the host: the guest gets slower by it")
     wanted = format_bytes(request.memory_bytes)
-    available_bytes = memory[1] - memory[0] if memory else _available_bytes(connection)
+    available_bytes = memory[1] - memory[0] if memory else read_available_bytes(connection)
     if request.memory_bytes > total_bytes:
         findings.block(f"{wanted} of memory is more than the host has ({format_bytes(total_bytes)})", "Give it less")
     elif request.start and available_bytes is not None and request.memory_bytes > available_bytes:
@@ -117,7 +117,7 @@ def check_resources(
         findings.block(f"{wanted} of memory is more than the {format_bytes(available_bytes)} that are free", remedy)
 
 
-def _available_bytes(connection: Any) -> int | None:
+def read_available_bytes(connection: Any) -> int | None:
     """Free memory and what the host's caches would give back; None where the driver does not tell."""
     try:
         found = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0)

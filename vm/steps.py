@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from vm import create_steps, create_wait, delete_steps, edit_steps, lifecycle_steps, settings_steps
+from vm import (
+    create_steps,
+    create_wait,
+    delete_steps,
+    deploy_steps,
+    edit_steps,
+    lifecycle_steps,
+    ready_steps,
+    settings_steps,
+)
 
-__all__ = ["create_steps", "create_wait", "delete_steps", "edit_steps", "lifecycle_steps", "settings_steps"]
+__all__ = [
+    "create_steps",
+    "create_wait",
+    "delete_steps",
+    "deploy_steps",
+    "edit_steps",
+    "lifecycle_steps",
+    "ready_steps",
+    "settings_steps",
+]
