@@ -81,7 +81,11 @@ class Template:
 @dataclass(frozen=True, slots=True)
 class Library:
     """The library of a host at one moment. `others` are the names of volumes that no template uses (ISOs, loose
-    images); `problems` are what is wrong, in words. `exists` is False where there is no such pool yet."""
+    images); `problems` are what is wrong, in words. `exists` is False where there is no such pool yet.
+
+    `leftovers` are the volumes that only vm.template_leftovers understands: manifests that a newer revision replaced,
+    and the records of changes that died on their way; the next change removes what belongs to them.
+    """
 
     pool: str
     path: str = ""
@@ -91,3 +95,4 @@ class Library:
     others: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     free_bytes: int | None = None
+    leftovers: tuple[str, ...] = ()
