@@ -117,7 +117,7 @@ class Table:
         """The table [key]; an empty one where it is not there."""
         return Table(self.file, key, self.value(key, dict, {}, f"a table: [{key}]"), known)
 
-    def tables(self, key: str, known: tuple[str, ...]) -> list[Table]:
+    def tables(self, key: str, known: tuple[str, ...] | None = None) -> list[Table]:
         """The tables of [[key]]; a single [key] is a list of one."""
         found = self.values.get(key, [])
         each = [found] if isinstance(found, dict) else found
