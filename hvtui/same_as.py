@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Sequence
 
 from host.connection import is_simulated_uri
-from host.job_model import Job
-from host.plan import Plan
+from host.job_model import Job, JobSet
+from host.plan import Plan, PlanSet
 from host.text import printable
 from hvtui.target import implied_uri
 
@@ -20,6 +20,12 @@ PROGRAM = ("hvtui", "--headless")
 def command_line(meant: Plan | Job) -> str:
     """The line for a shell (bash, zsh) that does the same."""
     return _line(meant, meant.command)
+
+
+def set_command_line(meant: PlanSet | JobSet) -> str:
+    """The line that does the same as a whole set."""
+    first = meant.jobs[0] if isinstance(meant, JobSet) else meant.plans[0]
+    return _line(first, meant.command)
 
 
 def command_lines(plans: Sequence[Plan]) -> list[str]:

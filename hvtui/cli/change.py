@@ -191,8 +191,9 @@ def overall(codes: Sequence[int]) -> int:
     return failed.pop() if len(failed) == 1 else 1
 
 
-def report(session: Session, outcomes: Sequence[Outcome]) -> int:
-    """Write the result of each to standard output, what failed to standard error; returns the exit code."""
+def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[int] = ()) -> int:
+    """Write the result of each to standard output, what failed to standard error (but for the jobs in `told`); returns
+    the exit code."""
     if session.output is not Format.TABLE:
         write_records([each.record() for each in outcomes], session.output)
     elif len(outcomes) == 1:
@@ -203,7 +204,8 @@ def report(session: Session, outcomes: Sequence[Outcome]) -> int:
     tell_job_warnings([each.job for each in outcomes if each.job is not None])
     failures = [each for each in outcomes if each.exit_code]
     for each in failures:
-        complain(each.complaint())
+        if each.job is None or each.job.id not in told:
+            complain(each.complaint())
     if len(outcomes) > 1 and failures:
         cancelled = sum(each.result == JobState.CANCELLED for each in failures)
         narrate(in_sum(len(outcomes), failed=len(failures) - cancelled, cancelled=cancelled))

@@ -101,6 +101,8 @@ COLUMNS: tuple[Column[Job], ...] = (
     Column("exit_code", "What a command that waited for it ends with.", lambda job: job.exit_code, right=True),
     Column("error", "Why it failed, or null.", lambda job: job.error or None),
     Column("remedy", "What to do about it, or null.", lambda job: job.remedy or None),
+    Column("set", "The number of the set it belongs to, or null.", lambda job: job.set_id, right=True),
+    Column("set_title", "What that set does, or null.", lambda job: job.set_title or None),
     Column("kept", "True when what it had made was kept after it failed.", lambda job: job.kept),
     Column("undone_by", "The job that took it back, or null.", lambda job: job.undone_by),
     Column("command", "The same as a command, an argument list.", lambda job: list(job.command)),
@@ -120,11 +122,18 @@ COLUMNS: tuple[Column[Job], ...] = (
         metavar="N",
         text="At most so many.",
     ),
-    text="List the newest jobs.",
+    option("--all", "each", is_flag=True, text="Each job of a set on a line of its own, as in JSON and CSV."),
+    text="List the newest jobs; the jobs of one set are one line.",
 )
-def list_(session: Session, states: tuple[str, ...], vm_name: str | None, limit: int) -> None:
+def list_(session: Session, states: tuple[str, ...], vm_name: str | None, limit: int, each: bool) -> None:
     journal = session.journal()
     journal.recover()
+    is_whole = not (each or states or vm_name is not None or session.columns)
+    if is_whole and session.output is Format.TABLE and (newest := journal.newest(limit)):
+        from hvtui.cli import job_set
+
+        job_set.write_compact(newest)
+        return
     jobs = journal.jobs(limit=limit, states=[JobState(state) for state in states] or None, vm=vm_name)
     if not jobs and vm_name is not None and not journal.jobs(limit=1, vm=vm_name):
         from vm.inventory import find
@@ -137,11 +146,34 @@ def list_(session: Session, states: tuple[str, ...], vm_name: str | None, limit:
     write_list(jobs, COLUMNS, output=session.output, chosen=session.columns)
 
 
-@verb("show", job_argument(), text="Show a job, its steps, and why it failed.")
-def show(session: Session, job_id: int) -> None:
+def _only(text: str) -> click.Option:
+    return option("--only", is_flag=True, text=text)
+
+
+def _with_set(text: str) -> click.Option:
+    return option("--set", "whole", is_flag=True, text=text)
+
+
+def _has_company(session: Session, found: Job) -> bool:
+    """True for a member of a set that has others."""
+    return found.set_id is not None and len(session.journal().members(found.set_id)) > 1
+
+
+@verb(
+    "show",
+    job_argument(),
+    _only("Just that job, where ID is a set's."),
+    text="Show a job or a set of jobs, its steps, and why it failed.",
+)
+def show(session: Session, job_id: int, only: bool) -> None:
     journal = session.journal()
     journal.recover()
     found = journal.job(job_id)
+    if found.set_id == job_id and not only and _has_company(session, found):
+        from hvtui.cli import job_set
+
+        job_set.show(session, job_id)
+        return
     if session.output is not Format.TABLE:
         write_list([found], COLUMNS, output=session.output, chosen=session.columns, details=True)
         return
@@ -158,14 +190,24 @@ def _text(value: Json) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else plain(value)
 
 
-@verb("watch", job_argument(), text="Follow a job until it ends; its exit code is this command's. -o jsonl streams it.")
-def watch(session: Session, job_id: int) -> int:
+@verb(
+    "watch",
+    job_argument(),
+    _only("Just that job, where ID is a set's."),
+    text="Follow a job or a set of jobs until it ends; its exit code is this command's. -o jsonl streams it.",
+)
+def watch(session: Session, job_id: int, only: bool) -> int:
     from host import jobs
     from hvtui.cli.change import Outcome, report
     from hvtui.cli.progress import Progress, show_job
 
     journal = session.journal()
     journal.recover()
+    found = journal.job(job_id)
+    if found.set_id == job_id and not only and _has_company(session, found):
+        from hvtui.cli import job_set
+
+        return job_set.watch(session, job_id)
     streams = session.output in {Format.JSONL, Format.JSON}
     with Progress() as progress:
 
@@ -183,14 +225,21 @@ def watch(session: Session, job_id: int) -> int:
 @verb(
     "cancel",
     job_argument(),
+    _only("Just that job: the others of its set go on."),
     text="Ask a job to stop; what it had made is removed. An interrupted one is given up: what it made stays, and its "
-    "VM is free for other jobs.",
+    "VM is free for other jobs. With a job of a set all of it that is not over is cancelled; finished VMs stay.",
 )
-def cancel(session: Session, job_id: int) -> None:
+def cancel(session: Session, job_id: int, only: bool) -> None:
     from host import jobs
 
     journal = session.journal()
     journal.recover()
+    found = journal.job(job_id)
+    if found.set_id is not None and not only and _has_company(session, found):
+        from hvtui.cli import job_set
+
+        job_set.cancel(session, found.set_id)
+        return
     jobs.cancel(job_id, journal)
     if not session.wait:
         narrate(f"Job {job_id} was asked to stop")
@@ -199,10 +248,23 @@ def cancel(session: Session, job_id: int) -> None:
     write_text(f"Job {job_id}: {ended.state}")
 
 
-@verb("restart", job_argument(), text="Run a failed or interrupted job again from the step that failed.")
-def restart(session: Session, job_id: int) -> int:
+@verb(
+    "restart",
+    job_argument(),
+    _only("Just that job: what else is not done of its set stays as it is."),
+    text="Run a failed or interrupted job again from the step that failed. With a job of a set, complete the set: run "
+    "all of it that is not done.",
+)
+def restart(session: Session, job_id: int, only: bool) -> int:
     from host import jobs
     from host.job_rules import is_in_process
+
+    session.journal().recover()
+    found = session.journal().job(job_id)
+    if not only and _has_company(session, found):
+        from hvtui.cli import job_set
+
+        return job_set.restart(session, found)
 
     def again(host: Host, update: Callable[[Job], None]) -> Job:
         journal = session.journal()
@@ -217,10 +279,16 @@ def restart(session: Session, job_id: int) -> int:
 @verb(
     "rollback",
     job_argument(),
+    _with_set("Of all jobs of its set, the preparations last."),
     text="Remove what a failed or interrupted job left behind. --dry-run shows what; it asks before something is lost.",
 )
-def rollback(session: Session, job_id: int) -> int:
+def rollback(session: Session, job_id: int, whole: bool) -> int:
     from host import jobs
+
+    if whole and (set_id := session.journal().job(job_id).set_id) is not None:
+        from hvtui.cli import job_set
+
+        return job_set.rollback(session, set_id)
 
     def roll(host: Host, update: Callable[[Job], None]) -> Job:
         return jobs.rollback(job_id, host, session.journal(), update)
@@ -268,8 +336,13 @@ def host_of(session: Session, found: Job) -> Host:
     return host
 
 
-@verb("undo", job_argument(), text="Take back what a job did. Says why where that is impossible.")
-def undo(session: Session, job_id: int) -> int:
+@verb(
+    "undo",
+    job_argument(),
+    _with_set("What all jobs of its set did but the preparations, whose results others may use."),
+    text="Take back what a job did. Says why where that is impossible.",
+)
+def undo(session: Session, job_id: int, whole: bool) -> int:
     import vm.steps  # noqa: F401 - registers every verb that an old job may hold
     from host import jobs
     from hvtui.cli.change import change
@@ -278,9 +351,15 @@ def undo(session: Session, job_id: int) -> int:
     journal.recover()
     found = journal.job(job_id)
     host = host_of(session, found)
-    return change(
-        session, [(found.vm_name or "", found.vm_uuid, lambda: jobs.plan_undo(found, host, journal))], ask=False
-    )
+
+    def undoing(job: Job) -> tuple[str, str | None, Callable[[], Plan]]:
+        return job.vm_name or "", job.vm_uuid, lambda: jobs.plan_undo(job, host, journal)
+
+    those = [found]
+    if whole and found.set_id is not None:
+        members = [job for job in journal.members(found.set_id) if not job.is_preparation]
+        those = [job for job in members if job.state is JobState.DONE and job.undone_by is None] or members
+    return change(session, [undoing(job) for job in those], ask=False)
 
 
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)

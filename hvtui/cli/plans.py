@@ -16,7 +16,7 @@ from hvtui.same_as import command_line
 MOST_NAMES = 5
 
 
-def plan_text(plan: Plan, *, diff: bool = True) -> str:
+def plan_text(plan: Plan, *, diff: bool = True, same_as: bool = True) -> str:
     """Everything --dry-run says of one plan, harmless to show: blockers, losses, what stays, warnings, steps."""
     lines = [paint(printable(plan.title, limit=200), "bold")]
     for blocker in plan.blockers:
@@ -30,7 +30,8 @@ def plan_text(plan: Plan, *, diff: bool = True) -> str:
         lines += [f"     {paint(printable(command, limit=2000), 'dim')}" for command in step.commands]
     if diff:
         lines += [f"  {line}" for line in xml_diff(plan)]
-    lines.append(f"  same as: {command_line(plan)}")
+    if same_as:
+        lines.append(f"  same as: {command_line(plan)}")
     return "\n".join(lines) + "\n"
 
 
@@ -69,17 +70,17 @@ def _tell(about: Mapping[str, list[str]], *, is_one: bool) -> None:
         narrate(f"{paint('warning:', 'yellow', sys.stderr)} {whose}{printable(warning)}")
 
 
-def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False) -> bool:
+def confirm(plans: Sequence[Plan], *, yes: bool, ask: bool = False, text: str = "") -> bool:
     """Ask before anything is lost (or, with `ask`, in any case); `yes` answers. The question is on standard error.
-    Returns True when it showed the plans and asked.
+    Returns True when it showed the plans (or `text` in their place) and asked.
 
     Raises UsageError where nobody can be asked, and Cancelled when the answer is no.
     """
     losing = lossy(plans)
     if yes or not (losing or (ask and plans)):
         return False
-    for plan in plans if ask else losing:
-        narrate(plan_text(plan).rstrip("\n"))
+    for shown in [text] if text else [plan_text(plan) for plan in (plans if ask else losing)]:
+        narrate(shown.rstrip("\n"))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "this needs a confirmation, and there is no terminal to ask on",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 
 from host.job_model import Job
 from host.text import fit, printable
@@ -19,6 +20,7 @@ class Progress:
     def __init__(self) -> None:
         self.redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._last = ""
+        self._height = 1  # lines that were written and can be gone back to
 
     def __enter__(self) -> Progress:
         return self
@@ -43,11 +45,25 @@ class Progress:
         if self.redraws:
             self.show(text, fraction)
 
+    def block(self, lines: Sequence[str]) -> None:
+        """Several lines that redraw themselves together; nothing where they cannot."""
+        text = "\n".join(lines)
+        if not self.redraws or text == self._last:
+            return
+        columns = shutil.get_terminal_size().columns
+        fitted = [fit(line, max(columns - 1, 10)).rstrip() + "\x1b[K" for line in lines]
+        self._write(f"{self._back()}{chr(10).join(fitted)}\x1b[J")
+        self._last, self._height = text, len(lines)
+
     def clear(self) -> None:
-        """Take the line away, so that what follows starts at the left."""
+        """Take the lines away, so that what follows starts at the left."""
         if self.redraws and self._last:
-            self._write("\r\x1b[K")
-            self._last = ""
+            self._write(self._back() + ("\x1b[K" if self._height == 1 else "\x1b[J"))
+            self._last, self._height = "", 1
+
+    def _back(self) -> str:
+        """To the start of the first line that is to be written again."""
+        return "\r" if self._height == 1 else f"\r\x1b[{self._height - 1}A"
 
     def _write(self, text: str) -> None:
         try:
