@@ -9,6 +9,7 @@ from vm import (
     deploy_steps,
     edit_steps,
     lifecycle_steps,
+    profile_steps,
     ready_steps,
     settings_steps,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "deploy_steps",
     "edit_steps",
     "lifecycle_steps",
+    "profile_steps",
     "ready_steps",
     "settings_steps",
 ]
