@@ -19,7 +19,7 @@ from host.connection import Host, open_host
 from host.errors import Blocked, Busy, HvtuiError, NotFound, TimedOut, UsageError, WrongState
 from host.job_model import Job, JobSet, JobState, in_sets
 from host.journal import Journal
-from host.plan import Blocker, Plan, PlanSet
+from host.plan import Blocker, Plan, PlanSet, Step
 from tests.support import fake_verbs
 from tests.support.fake_verbs import make_step, plan_of
 from tests.support.waiting import wait_for
@@ -400,7 +400,7 @@ def test_a_set_whose_journal_breaks_is_found_interrupted_by_the_same_process(
 def test_the_secrets_of_a_set_stay_a_day_for_those_that_are_not_done(journal: Journal, host: Host, work: Path) -> None:
     one, two = (
         plan_of(
-            [fake_verbs.Step("fake.make", "Make", {"path": str(work / name), "text": secrets.offer("s3cret")}), *more],
+            [Step("fake.make", "Make", {"path": str(work / name), "text": secrets.offer("s3cret")}), *more],
             vm=name,
         )
         for name, more in (("web-01", ()), ("web-02", (make_step(work / "x", fail="no"),)))
