@@ -15,11 +15,11 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import job, streaming, vm  # noqa: E402 - the path above comes first
+from hvtui.cli import job, profile, streaming, vm  # noqa: E402 - the path above comes first
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
-from vm import filter_words  # noqa: E402
+from vm import filter_words, profiles  # noqa: E402
 
 INTRODUCTION = """# Headless reference
 
@@ -124,6 +124,8 @@ def page() -> str:
         "CPU, disk and network rates take two readings of the counters: `vm watch --once` tells them, no list does.\n"
     ]
     parts += ["### A job (`job list`, `job show`)\n", _columns(job.COLUMNS)]
+    parts += ["\n### A profile (`profile list`, `profile show`)\n", _columns(profile.COLUMNS)]
+    parts += ["\n### Settings of profiles (`--set KEY=VALUE`)\n", _table("key", profiles.SETTINGS.items())]
     parts += ["\n### A result (every verb that changes something)\n", _table("key", RESULT_KEYS)]
     parts += ["\n### A plan (`--dry-run -o json`)\n", _table("key", PLAN_KEYS)]
     parts += ["\n### Lines of `vm watch` and `host events`\n", "Each has `at` (ISO 8601, UTC) and `kind`.\n"]

@@ -91,7 +91,7 @@ def columns(context: click.Context, incomplete: str) -> list[str]:
     from importlib import import_module
 
     noun = context.parent.info_name if context.parent else None
-    if noun not in {"vm", "job"}:
+    if noun not in {"vm", "job", "profile"}:
         return []
     before, comma, last = incomplete.rpartition(",")
     keys = [column.key for column in import_module(f"hvtui.cli.{noun}").COLUMNS]

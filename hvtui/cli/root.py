@@ -16,6 +16,7 @@ NOUNS = {
     "vm": ("hvtui.cli.vm:vm", "Virtual machines: list, start, stop, create, change, watch."),
     "host": ("hvtui.cli.host:host", "This host: what it has, how busy it is, what happens on it."),
     "job": ("hvtui.cli.job:job", "Jobs: what was changed, what runs, what can be taken back."),
+    "profile": ("hvtui.cli.profile:profile", "Profiles: the hardware of new VMs, and what their guests shall be."),
     "completion": ("hvtui.cli.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -82,7 +82,27 @@ JOB_WORDS: Mapping[str, str] = {
     "retry": "restart",
     "revert": "undo",
 }
-WORDS: Mapping[str, Mapping[str, str]] = {"vm": VM_WORDS, "host": HOST_WORDS, "job": JOB_WORDS}
+PROFILE_WORDS: Mapping[str, str] = {
+    "ls": "list",
+    "info": "show",
+    "get": "show",
+    "cat": "show",
+    "export": "show",
+    "create": "add",
+    "new": "add",
+    "import": "add",
+    "set": "edit",
+    "delete": "remove",
+    "rm": "remove",
+    "validate": "check",
+    "verify": "check",
+}
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "profile": PROFILE_WORDS,
+    "vm": VM_WORDS,
+    "host": HOST_WORDS,
+    "job": JOB_WORDS,
+}
 READING = frozenset({"list", "show", "xml", "watch", "overview", "events", "console"})
 _READING_STARTS = ("dom", "get", "info", "list", "ls", "show", "stat", "view", "print", "read")
 
