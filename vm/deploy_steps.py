@@ -73,9 +73,10 @@ def _make_anew(ctx: StepContext, pool: Any, name: str, make: Callable[[], object
 
 
 def _is_there_already(error: libvirt.libvirtError) -> bool:
-    """libvirt has a code for a volume that it knows, and only words for a file that it does not know."""
+    """libvirt has a code for a volume that it knows where one is made, and only words for one that is copied to, or for
+    a file that it does not know."""
     code, message = error.get_error_code(), error.get_error_message() or ""
-    return code == libvirt.VIR_ERR_STORAGE_VOL_EXIST or "already exists" in message
+    return code == libvirt.VIR_ERR_STORAGE_VOL_EXIST or "already exists" in message or "already in use" in message
 
 
 def _copy_disk(ctx: StepContext, args: Args) -> Result:
