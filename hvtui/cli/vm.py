@@ -46,6 +46,8 @@ VERBS: Verbs = {
     "set": ("hvtui.cli.vm_settings:set_", "Change title, description, tags, owner, CPUs, memory."),
     "edit": ("hvtui.cli.vm_settings:edit", "Edit the XML, see the difference, and apply it."),
     "xml": ("hvtui.cli.vm:xml", "Print the XML."),
+    "diff": ("hvtui.cli.vm_drift:diff", "Show where VMs depart from their templates."),
+    "align": ("hvtui.cli.vm_drift:align", "Make VMs as their templates and profiles say."),
     "delete": ("hvtui.cli.vm_settings:delete", "Delete VMs; their disks stay unless named."),
     "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
     "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
