@@ -61,10 +61,10 @@ def _cpu(root: Element) -> str:
     cpu = root.find("cpu")
     if cpu is None:
         return "none"
-    model = cpu.findtext("model", "")
-    return (
-        f"{cpu.get('mode', 'custom')} {model}".strip() if cpu.get("mode", "custom") == "custom" else cpu.get("mode", "")
-    )
+    mode, model = cpu.get("mode", ""), cpu.findtext("model", "")
+    if mode in {"", "custom"}:
+        return model or "none"
+    return mode
 
 
 def _machine(root: Element) -> str:
