@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from host.connection import Host
-from host.job_model import Job
+from host.job_model import Job, JobSet
 from host.plan import Danger, Plan
 from host.text import printable
 from vm.model import Vm
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an action works on: the marked VMs, or the one under the cursor (on the jobs screen: the job). `is_live` is
-    False on a lost link; `vms_there` counts all that the host has."""
+    """What an action works on: the marked VMs, or the one under the cursor (on the jobs screen: the job, or the set of
+    jobs). `is_live` is False on a lost link; `vms_there` counts all that the host has."""
 
     vms: tuple[Vm, ...] = ()
     is_live: bool = True
     read_only: bool = False
     job: Job | None = None
     vms_there: int = 0
+    job_set: JobSet | None = None
 
 
 Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
@@ -102,7 +103,9 @@ class Action:
 def why_not(action: Action, target: Target) -> str:
     """Why an action does not apply to what is selected, in one line."""
     if action.noun == "job":
-        job = target.job
+        job, job_set = target.job, target.job_set
+        if job_set is not None:
+            return f"{action.title}: set {job_set.id} is {job_set.state.value}"
         return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
     if not target.vms:
         return f"{action.title}: no VM is selected"

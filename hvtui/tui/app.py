@@ -24,8 +24,8 @@ from textual.timer import Timer
 
 from host.errors import HvtuiError
 from host.events import Event
-from host.job_model import Job, JobState
-from host.plan import Danger, Plan
+from host.job_model import Job, JobSet, JobState
+from host.plan import Danger, Plan, PlanSet
 from hvtui.choices import SHORT_THEMES
 from hvtui.holders import holding_jobs, make_way, with_holders
 from hvtui.tui import catalogue, keymap, symbols, themes
@@ -310,6 +310,40 @@ class HvtuiApp(App[None]):
         outcomes = await self.bridge.run_plans(runnable)
         await self._tell(runnable, outcomes, done, left)
         return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
+
+    async def propose_set(
+        self,
+        plan_set: PlanSet,
+        *,
+        done: str = "",
+        ask: bool = True,
+        accepted: Callable[[], None] | None = None,
+    ) -> bool:
+        """Show a set of plans, and run it when accepted; True when it ran and all of it is done. The arguments are as
+        for `propose`. Call it from a worker. Raises HvtuiError when the set cannot begin."""
+        plans = (*plan_set.preparations, *plan_set.plans)
+        if ask or plan_set.warnings or plan_set.blockers or not self._may_run_at_once(plans):
+            from hvtui.tui.screens.plan import PlanSetScreen
+
+            if not await self.push_screen_wait(PlanSetScreen(plan_set)):
+                return False
+        if accepted is not None:
+            accepted()
+        self._follow_new(plan_set.plans)
+        jobs = await self.bridge.run_set(plan_set)
+        self.tell_set(jobs, done=done)
+        return JobSet(jobs).state is JobState.DONE
+
+    def tell_set(self, jobs: tuple[Job, ...], *, done: str = "") -> None:
+        """Say what became of a set, or of some of it: the first that failed in full."""
+        told = [job for job in jobs if not job.is_preparation or job.state is not JobState.DONE]
+        fine = {JobState.DONE, JobState.ROLLED_BACK}
+        if all(job.state in fine for job in told):
+            job_set = JobSet(jobs)
+            what = about(told[0].plan) if len(told) == 1 else f"{len(told)} VMs"
+            self.say(f"{done or 'done:'} {what} · set {job_set.id}", "good")
+        elif ended := outcome_words(told):
+            self.say(*ended)
 
     async def _remedied(self, plans: Sequence[Plan], remedy: Remedy, again: Again | None) -> Sequence[Plan]:
         """Propose the remedy for the VMs that it belongs to. Returns the plans to come back to: the same ones when the

@@ -19,7 +19,8 @@ from host.connection import Host
 from host.errors import HvtuiError
 from host.events import Event
 from host.job_model import Job
-from host.plan import Plan
+from host.job_rules import is_in_process
+from host.plan import Plan, PlanSet
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
 from vm.feed import Feed, ReadSamples
 from vm.model import Snapshot
@@ -168,6 +169,47 @@ class Bridge:
 
         return await self._run_here(jobs.rollback, job.id)
 
+    async def run_set(self, plan_set: PlanSet) -> tuple[Job, ...]:
+        """Run the plans of a set as jobs and await the end of all, in a process of their own (in threads on a host that
+        is simulated in this one). Raises HvtuiError when they cannot be created, and then none is."""
+        from host import job_sets
+
+        services = self._services
+        started = await self.call(job_sets.start_detached_set, plan_set, services.host, services.journal)
+        return await self._set_end(started[0].set_id or started[0].id)
+
+    async def restart_set(self, set_id: int) -> tuple[Job, ...]:
+        """Run all of a set again that is not done, and await the end. Raises HvtuiError."""
+        from host import job_sets
+        from vm import steps as steps  # the same
+
+        await self.call(job_sets.restart_set, set_id, self._services.host, self._services.journal)
+        return await self._set_end(set_id)
+
+    async def roll_back_all(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
+        """Take back what members of a set made that ended early: the preparations' after the VMs'. Raises
+        HvtuiError."""
+        mains = [job for job in jobs if not job.is_preparation]
+        ended = await asyncio.gather(*(self.roll_back_job(job) for job in mains))
+        return (*ended, *[await self.roll_back_job(job) for job in jobs if job.is_preparation])
+
+    async def _set_end(self, set_id: int) -> tuple[Job, ...]:
+        is_here = is_in_process(self._services.host.uri)
+        self.running_here += is_here
+        try:
+            while True:
+                self.watch_jobs()
+                jobs = await self.call(self._services.journal.members, set_id)
+                if all(job.state.is_over for job in jobs):
+                    break
+                await asyncio.sleep(JOB_POLL_S)
+        finally:
+            self.running_here -= is_here
+        if self._feed is not None and is_here:
+            for uuid in {job.vm_uuid for job in jobs if job.vm_uuid is not None}:
+                self._feed.reread(uuid)
+        return jobs
+
     async def _run_here(self, function: Callable[[T, Host, Journal], Job], what: T) -> Job:
         """Work on a job in a thread of this process, which quitting would cut off."""
         async with self._runner_slots:
@@ -232,7 +274,7 @@ class Bridge:
         journal.recover()  # a killed process cannot tell that its job ended
         stamp = journal.stamp()  # taken first: what is written meanwhile is read the next time
         if stamp != self._read_at:
-            self._read_at, self._read = stamp, tuple(journal.jobs(limit=JOBS_SHOWN))
+            self._read_at, self._read = stamp, _with_whole_sets(journal, journal.jobs(limit=JOBS_SHOWN))
         return self._read
 
     def _snapshot(self, snapshot: Snapshot) -> None:
@@ -240,3 +282,12 @@ class Bridge:
 
     def _event(self, event: Event) -> None:
         self._app.post_message(EventArrived(event))
+
+
+def _with_whole_sets(journal: Journal, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """`jobs`, newest first, with those of the oldest one's set that the limit cut off."""
+    set_id = jobs[-1].set_id if jobs else None
+    if set_id is None or set_id == jobs[-1].id:
+        return jobs
+    cut_off = [job for job in journal.members(set_id) if job.id < jobs[-1].id]
+    return (*jobs, *reversed(cut_off))

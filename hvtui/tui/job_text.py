@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 from textual.content import Content
 
-from host.job_model import Job, JobState, JobStep, StepState
+from host.job_model import Job, JobSet, JobState, JobStep, StepState
 from host.job_rules import what_now
 from host.text import display_width, fit, printable
-from hvtui.same_as import command_line
+from hvtui.outcome_sum import set_sum
+from hvtui.same_as import command_line, set_command_line
 from hvtui.tui import keymap
 from hvtui.tui.actions import action_named
 from hvtui.tui.key_words import in_keys
@@ -18,6 +19,8 @@ from hvtui.tui.widgets.charts import bar
 from hvtui.tui.widgets.page import Row, row
 
 _BAR_CELLS = 14
+_SET_BAR_CELLS = 24
+_MOST_NAMES = 4
 _STATE_CELLS = 12
 _LONGEST = 400
 HEAD = f"{'JOB':>5}  {'  STATE':<{_STATE_CELLS + 2}}WHAT"
@@ -48,18 +51,20 @@ _STYLES = {
 }
 
 
-def can_cancel(job: Job) -> bool:
+def can_cancel(job: Job | JobSet) -> bool:
     """It is alive, or it was interrupted and can be given up."""
     return not job.state.is_over or job.state is JobState.INTERRUPTED
 
 
-def can_restart(job: Job) -> bool:
+def can_restart(job: Job | JobSet) -> bool:
     """It ended without being done."""
     return job.state.is_over and job.state is not JobState.DONE
 
 
-def can_roll_back(job: Job) -> bool:
+def can_roll_back(job: Job | JobSet) -> bool:
     """Something that it made may still be there."""
+    if isinstance(job, JobSet):
+        return job.state.is_over and any(can_roll_back(member) for member in job.jobs)
     made = any(step.has_begun for step in job.steps)
     return made and (job.state is JobState.INTERRUPTED or (job.kept and job.state.is_over))
 
@@ -69,42 +74,63 @@ def can_undo(job: Job) -> bool:
     return job.state is JobState.DONE and job.undone_by is None
 
 
-def ways_out(job: Job) -> tuple[str, ...]:
-    """The ids of the actions for a job that was left halfway, best first; empty when nothing is left of it."""
-    if job.state is not JobState.INTERRUPTED and not job.kept:
+def ways_out(job: Job | JobSet) -> tuple[str, ...]:
+    """The ids of the actions for a job that was left halfway, or for a set that is not complete, best first; empty when
+    nothing is left of it."""
+    is_halfway = can_restart(job) if isinstance(job, JobSet) else job.state is JobState.INTERRUPTED or job.kept
+    if not is_halfway:
         return ()
     choices = (("jobs.restart", can_restart), ("jobs.rollback", can_roll_back), ("jobs.cancel", can_cancel))
     return tuple(action_id for action_id, applies in choices if applies(job))
 
 
-def job_line(job: Job, *, width: int, now: datetime) -> Content:
+def job_line(job: Job, *, width: int, now: datetime, is_member: bool = False) -> Content:
     """One line of `width` cells: number, state, title, then progress while it runs, what to press when it was left
-    halfway, else who and when."""
+    halfway, else who and when. A member of an opened set stands below it, a little to the right."""
+    title = f"  {job.title}" if is_member else job.title
+    return _line(job, title, _tail(job, width, now), width)
+
+
+def set_line(job_set: JobSet, *, width: int, now: datetime, is_open: bool) -> Content:
+    """One line for a whole set: an arrow that shows whether its members are below, the total bar while it runs."""
+    done = f"{job_set.counts[JobState.DONE]} of {len(job_set.main)}"
+    arrow = "↓" if is_open else "→"
+    last = job_set.jobs[-1] if not job_set.state.is_over else max(job_set.jobs, key=_ended_at)
+    tail = Content.assemble((f"{done}  ", "$text-muted"), _tail(job_set, width, now, last))
+    return _line(job_set, f"{arrow} {job_set.title}", tail, width)
+
+
+def _line(job: Job | JobSet, title: str, tail: Content, width: int) -> Content:
     symbol, word, style = _state_words(job)
     state = f"{symbol} {fit(word, _STATE_CELLS)}"
-    tail = _tail(job, width, now)
     head = f"{job.id:>5}  "
     room = max(width - len(head) - display_width(state) - display_width(tail.plain) - 1, 8)
     strong = job.state in {JobState.RUNNING, JobState.INTERRUPTED}
-    title = fit(printable(job.title, limit=200), room)
+    title = fit(printable(title, limit=200), room)
     return Content.assemble((head, "$text-muted"), (state, style), (title, "bold" if strong else ""), " ", tail)
 
 
-def _state_words(job: Job) -> tuple[str, str, str]:
-    """The symbol, the word and the style of a job's state; a job that another one took back is not just done."""
-    if job.state is JobState.DONE and job.undone_by is not None:
+def _ended_at(job: Job) -> datetime:
+    return job.finished_at or job.created_at
+
+
+def _state_words(job: Job | JobSet) -> tuple[str, str, str]:
+    """The symbol, the word and the style of a state; what other jobs took back is not just done."""
+    jobs = job.main if isinstance(job, JobSet) else (job,)
+    if job.state is JobState.DONE and all(each.undone_by is not None for each in jobs):
         return _SYMBOLS[JobState.ROLLED_BACK], "undone", "$text-muted"
     return _SYMBOLS[job.state], job.state.value, _STYLES[job.state]
 
 
-def _tail(job: Job, width: int, now: datetime) -> Content:
+def _tail(job: Job | JobSet, width: int, now: datetime, last: Job | None = None) -> Content:
     if not job.state.is_over:
         cells = _BAR_CELLS if width >= 76 else 6
         return Content.assemble((bar(job.progress, cells), "$text-accent"), f" {job.progress:4.0%} ")
     if keys := [_key_words(action_id) for action_id in ways_out(job)[:2]]:
         return Content.assemble(Content("  ").join(keys), " ")
-    user = fit(printable(job.user, limit=12), 8) if width >= 76 else ""
-    return Content.styled(f"{user} {_when(job, now):>10} ", "$text-muted")
+    told = job.jobs[-1] if isinstance(job, JobSet) else job
+    user = fit(printable(told.user, limit=12), 8) if width >= 76 else ""
+    return Content.styled(f"{user} {_when(last or told, now):>10} ", "$text-muted")
 
 
 def job_rows(job: Job, *, now: datetime) -> list[Row]:
@@ -121,6 +147,76 @@ def job_rows(job: Job, *, now: datetime) -> list[Row]:
     command = printable(command_line(job), limit=_LONGEST)
     margin = Content.styled("     same as  ", "$text-muted")
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
+
+
+def set_rows(job_set: JobSet, *, now: datetime) -> list[Row]:
+    """Everything about a set: how far it is, why members failed, what to press, each member in a line, the command."""
+    symbol, word, style = _state_words(job_set)
+    first = job_set.jobs[0]
+    who = f"by {printable(first.user, limit=40)}   {first.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    span = (max(map(_ended_at, job_set.jobs)) if job_set.state.is_over else now) - first.created_at
+    took = f"   {'took' if job_set.state.is_over else 'for'} {_duration(span)}"
+    rows = [
+        row(printable(job_set.title, limit=_LONGEST), style="bold", indent=1),
+        row(Content.assemble((f"{symbol} {word}", style), (f"   {set_sum(job_set)}{took}", "$text-muted")), indent=1),
+        row(who, style="$text-muted", indent=1),
+    ]
+    if not job_set.state.is_over:
+        share = f"{bar(job_set.progress, _SET_BAR_CELLS)} {job_set.progress:4.0%}"
+        rows.append(row(Content.styled(share, "$text-accent"), indent=1))
+    rows += [row(), *_failure_rows(job_set), *_set_ways_out_rows(job_set)]
+    rows += [row()] if len(rows) > 5 else []
+    rows += [_member_row(job) for job in job_set.jobs]
+    command = printable(set_command_line(job_set), limit=_LONGEST)
+    return [
+        *rows,
+        row(),
+        Row(Content.styled(command, "$text-muted"), Content.styled("     same as  ", "$text-muted"), 14),
+    ]
+
+
+def _failure_rows(job_set: JobSet) -> list[Row]:
+    """Each reason once, with those that it ended."""
+    by_reason: dict[str, list[str]] = {}
+    for job in job_set.jobs:
+        if job.error and job.state in {JobState.FAILED, JobState.INTERRUPTED}:
+            by_reason.setdefault(job.error, []).append(_name(job))
+    return [
+        row(f"{', '.join(names[:_MOST_NAMES])}{' …' if len(names) > _MOST_NAMES else ''}: "
+            f"{printable(reason, limit=_LONGEST)}" if not reason.startswith(names[0]) or len(names) > 1
+            else printable(reason, limit=_LONGEST), mark="×", style="$text-error")
+        for reason, names in by_reason.items()
+    ]  # fmt: skip
+
+
+def _set_ways_out_rows(job_set: JobSet) -> list[Row]:
+    words: Mapping[str, str] = {
+        "jobs.restart": "run all of it that is not done",
+        "jobs.rollback": "take back what was left halfway",
+        "jobs.cancel": "give up what was left halfway: it stays, and its VMs are free for other jobs",
+    }
+    return [
+        row(Content.assemble(_key_words(action_id), (f": {words[action_id]}", "$text-muted")))
+        for action_id in ways_out(job_set)
+    ]
+
+
+def _member_row(job: Job) -> Row:
+    symbol, word, style = _state_words(job)
+    parts: list[tuple[str, str]] = [(_name(job), "" if job.state is not JobState.QUEUED else "$text-muted")]
+    step = job.current_step
+    if job.state is JobState.RUNNING and step is not None:
+        share = f" {step.fraction:.0%}" if step.fraction is not None else ""
+        note = f" {step.note}" if step.note else ""
+        words = f"   {step.index + 1} of {len(job.steps)} {step.title}{share}{note}"
+        parts.append((printable(words, limit=_LONGEST), "$text-accent"))
+    elif job.state is not JobState.DONE:
+        parts.append((f"   {word}", "$text-muted"))
+    return Row(Content.assemble(*parts), Content.styled(f"  {symbol}  ", style))
+
+
+def _name(job: Job) -> str:
+    return printable(job.vm_name or job.title, limit=60)
 
 
 def _state_rows(job: Job, now: datetime) -> list[Row]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import unified_diff
 from itertools import count
 
 from textual.content import Content
 
-from host.plan import Blocker, Plan
+from host.plan import MOST_NAMES, Blocker, Plan, PlanSet
 from host.text import display_width, fit, printable
 from hvtui.confirmation import lossy, word_to_type
-from hvtui.same_as import command_lines
+from hvtui.same_as import command_lines, set_command_line
 from hvtui.tui import keymap
 from hvtui.tui.actions import Action, action_named
 from hvtui.tui.key_words import in_keys
@@ -84,6 +85,75 @@ def plans_rows(plans: Sequence[Plan]) -> list[Row]:
         rows += _shared_rows(runnable)
         rows += [each for plan in runnable for each in _own_rows(plan, _shared(runnable))]
     return [*rows, row(), *_same_as(plans)]
+
+
+def plan_set_rows(plan_set: PlanSet) -> list[Row]:
+    """A set: what blocks it and is true for whom, the preparations and the first VM's steps, the others by name."""
+    count = f"{len(plan_set.plans)} VMs" if len(plan_set.plans) > 1 else "1 VM"
+    rows = [*_set_blocker_rows(plan_set), *_set_consequences(plan_set)]
+    rows += [row()] if rows else []
+    style = "$text-muted" if plan_set.all_blockers else ""
+    for number, plan in enumerate((*plan_set.preparations, *plan_set.plans[:1])):
+        is_preparation = number < len(plan_set.preparations)
+        words = "first: " if is_preparation else f"{count}, a few at a time: " if len(plan_set.plans) > 1 else ""
+        rows.append(row(f"{words}{printable(plan.title, limit=100)}", style="bold", indent=1))
+        rows += [
+            row(printable(step.title, limit=_LONGEST), mark=str(place), style=style)
+            for place, step in enumerate(plan.steps, 1)
+        ]
+    if others := plan_set.plans[1:]:
+        are_alike = len({tuple(step.verb for step in plan.steps) for plan in plan_set.plans}) == 1
+        names = ", ".join(printable(plan.vm_name or plan.title, limit=_NAME) for plan in others)
+        rows.append(row(f"and {len(others)} more{' like it' if are_alike else ''}: {names}", indent=1))
+    line = set_command_line(plan_set)
+    command = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    margin = Content.styled("     same as  ", "$text-muted")
+    return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
+
+
+def plan_set_details(plan_set: PlanSet) -> list[Row]:
+    """The commands of every plan of a set, under its title, and the first VM's XML."""
+    rows: list[Row] = []
+    for plan in (*plan_set.preparations, *plan_set.plans):
+        rows += [row()] if rows else []
+        is_first = plan is plan_set.plans[0]
+        bare = plan if is_first else replace(plan, xml_before=None, xml_after=None)
+        rows += [row(printable(plan.title, limit=100), style="bold", indent=1), *details_rows([bare])]
+    return rows
+
+
+def _set_blocker_rows(plan_set: PlanSet) -> list[Row]:
+    remedies = {blocker.reason: blocker.remedy for blocker in plan_set.all_blockers}
+    rows = []
+    for reason, names in plan_set.blocked_names.items():
+        rows.append(row(_for_names(names, reason), mark="×", style="$text-error bold"))
+        if remedies[reason]:
+            rows.append(row(printable(in_keys(remedies[reason]), limit=_LONGEST), style="$text-muted"))
+    return rows
+
+
+def _set_consequences(plan_set: PlanSet) -> list[Row]:
+    """What is lost, kept and warned of, each once with the VMs that it is true for."""
+    rows = [row(printable(text, limit=_LONGEST), mark="!", style="$text-warning") for text in plan_set.warnings]
+    signs = (("losses", "-  lost  ", "$text-error"), ("keeps", "+  kept  ", "$text-success"), ("warnings", "!  ", ""))
+    for field, sign, style in signs:
+        names: dict[str, list[str]] = {}
+        for plan in (*plan_set.preparations, *plan_set.plans):
+            for text in getattr(plan, field):
+                names.setdefault(text, []).append(plan.vm_name or plan.title)
+        margin = Content.styled(f"  {sign}", style or "$text-warning")
+        for text, those in names.items():
+            whose = () if len(those) == len(plan_set.plans) else those
+            content = Content.styled(_for_names(whose, text), "" if style else "$text-warning")
+            rows.append(Row(content, margin, len(sign) + 2))
+    return rows
+
+
+def _for_names(names: Sequence[str], text: str) -> str:
+    """ "web-01, web-02 and 3 more: TEXT"; just the text where it is for no one in particular."""
+    shown = ", ".join(printable(name, limit=_NAME) for name in names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{shown}{more}: {printable(text, limit=_LONGEST)}" if names else printable(text, limit=_LONGEST)
 
 
 def details_rows(plans: Sequence[Plan]) -> list[Row]:

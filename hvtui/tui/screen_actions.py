@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from host.job_model import Job
+from host.job_model import Job, JobSet
 from host.plan import Danger
 from hvtui.tui import job_text
 from hvtui.tui.actions import Action, Target, When, on_screen
 
 
-def _job_that(test: Callable[[Job], bool]) -> When:
+def _job_that(test: Callable[[Job | JobSet], bool]) -> When:
     def applies(target: Target) -> bool:
-        return target.job is not None and test(target.job)
+        chosen = target.job_set or target.job
+        return chosen is not None and test(chosen)
 
     return applies
 

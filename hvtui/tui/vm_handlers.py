@@ -160,6 +160,21 @@ async def undo(app: HvtuiApp, job: Job) -> None:
     await app.propose([plan], done="took back:")
 
 
+async def undo_all(app: HvtuiApp, jobs: Sequence[Job]) -> None:
+    """Show how those of the jobs that are done are taken back, and do it when accepted."""
+    from host.jobs import plan_undo
+    from hvtui.tui.job_text import can_undo
+    from vm import steps as steps  # the same
+
+    host, journal = app.services.host, app.services.journal
+    those = [job for job in jobs if can_undo(job)]
+    if not those:
+        app.say("nothing of it is done, or all was taken back", "warn")
+        return
+    plans = await app.bridge.call(lambda: tuple(plan_undo(job, host, journal) for job in those))
+    await app.propose(plans, done="took back:")
+
+
 async def open_console(app: HvtuiApp, target: Target) -> None:
     """Give the terminal to the VM's serial console until the escape key; the screen comes back whatever happens."""
     from hvtui.tui.console import lend_terminal

@@ -12,8 +12,9 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from host.plan import Plan
-from hvtui.same_as import command_lines
+from host.plan import Plan, PlanSet
+from host.text import printable
+from hvtui.same_as import command_lines, set_command_line
 from hvtui.tui import keymap, plan_text
 from hvtui.tui.remedies import Remedy, remedies
 from hvtui.tui.screens.dialog import Dialog
@@ -132,3 +133,29 @@ class PlanScreen(Dialog[bool]):
             return plan_text.details_rows(self.plans)
         rows = plan_text.plan_rows(self.plans[0]) if len(self.plans) == 1 else plan_text.plans_rows(self.plans)
         return [row(self._left_out, style="$text-warning", indent=1), row(), *rows] if self._left_out else rows
+
+
+class PlanSetScreen(PlanScreen):
+    """Shows a set of plans as one thing: it runs as a whole or not at all."""
+
+    def __init__(self, plan_set: PlanSet) -> None:
+        self._plan_set = plan_set
+        super().__init__((*plan_set.preparations, *plan_set.plans))
+        self._remedies = {}
+        if plan_set.all_blockers:
+            self.runnable, self.must_type = (), None
+            self.lines_below = 0
+            self.remove_class("-danger")
+
+    def title_text(self) -> str:
+        return printable(self._plan_set.title, limit=60)
+
+    def action_copy(self) -> None:
+        """Put the equivalent command on the clipboard."""
+        self.app.copy_to_clipboard(set_command_line(self._plan_set))
+        self.warn("sent to the terminal's clipboard")
+
+    def _rows(self) -> list[Row]:
+        if self._shows_details:
+            return plan_text.plan_set_details(self._plan_set)
+        return plan_text.plan_set_rows(self._plan_set)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from host.job_model import Job
+from host.job_model import Job, JobSet, JobState, in_sets
 from host.text import printable
 from hvtui.tui import keymap
 from hvtui.tui.actions import Target, actions_for
@@ -24,7 +24,7 @@ class StatusLine(Lines):
         super().__init__()
         self._said: Span = ("", "text")
         self._standing: Span = ("", "text")
-        self._jobs: tuple[Job, ...] = ()
+        self._jobs: tuple[Job | JobSet, ...] = ()
 
     def show_said(self, text: str, role: str = "text") -> None:
         """Show `text` until this is called again (the app says what, and for how long); role is text, good, warn, bad
@@ -38,8 +38,8 @@ class StatusLine(Lines):
         self.repaint()
 
     def show_jobs(self, jobs: tuple[Job, ...]) -> None:
-        """Show the progress of those that run."""
-        running = tuple(job for job in jobs if not job.state.is_over)
+        """Show the progress of those that run; a set of them counts as one."""
+        running = tuple(job for job in in_sets(jobs) if not job.state.is_over)
         if running != self._jobs:
             self._jobs = running
             self.repaint()
@@ -58,9 +58,24 @@ def _span(text: str, role: str) -> Span:
     return printable(text, limit=400), _ROLES.get(role, "text")
 
 
-def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
-    """The oldest running job with its step, bar and note, and how many others run."""
+def job_spans(jobs: Sequence[Job | JobSet], width: int) -> list[Span]:
+    """The oldest running job with its step, bar and note (or a set with its count and bar), and how many others run."""
     job = jobs[-1]
+    left = _set_spans(job) if isinstance(job, JobSet) else _job_spans(job)
+    more: list[Span] = [(f"  +{len(jobs) - 1} more ", "dim")] if len(jobs) > 1 else []
+    return between(left, more, width)
+
+
+def _set_spans(job_set: JobSet) -> list[Span]:
+    counts = job_set.counts
+    left: list[Span] = [(f" set {job_set.id}  ", "dim"), (printable(job_set.title, limit=40), "text")]
+    left.append((f"   {counts[JobState.DONE]} of {len(job_set.main)}", "dim"))
+    left += [("   ", "text"), (charts.bar(job_set.progress, 14), "chart"), (f" {job_set.progress:4.0%}", "text")]
+    failed = counts[JobState.FAILED] + counts[JobState.INTERRUPTED]
+    return [*left, (f"   {failed} failed", "bad")] if failed else left
+
+
+def _job_spans(job: Job) -> list[Span]:
     step = job.current_step
     left: list[Span] = [(f" job {job.id}  ", "dim"), (printable(job.title, limit=40), "text")]
     if len(job.steps) > 1 and step is not None:
@@ -70,8 +85,7 @@ def job_spans(jobs: Sequence[Job], width: int) -> list[Span]:
     note = step.note if step is not None else ""
     if note:
         left.append((f"   {printable(note, limit=60)}", "dim"))
-    more: list[Span] = [(f"  +{len(jobs) - 1} more ", "dim")] if len(jobs) > 1 else []
-    return between(left, more, width)
+    return left
 
 
 class Footer(Lines):
