@@ -95,6 +95,16 @@ def delete(volume: Any) -> None:
             return
 
 
+def refresh(pool: Any) -> None:
+    """Let libvirt look at the pool's files again; where it is busy making volumes it does so later by itself. Raises
+    libvirtError when the connection is lost."""
+    try:
+        pool.refresh(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+            raise
+
+
 # Up
 
 

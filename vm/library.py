@@ -39,7 +39,7 @@ def read(host: Host, pool: str = DEFAULT_LIBRARY) -> Library:
 
 def read_here(connection: Any, pool: str) -> Library:
     """As `read`, inside a block of calls. Raises libvirtError too."""
-    found = _find_pool(connection, pool)
+    found = find_pool(connection, pool)
     if found is None:
         return Library(pool, exists=False)
     root = parse(found.XMLDesc(0), root="pool")
@@ -54,7 +54,8 @@ def read_here(connection: Any, pool: str) -> Library:
     )
 
 
-def _find_pool(connection: Any, name: str) -> Any | None:
+def find_pool(connection: Any, name: str) -> Any | None:
+    """The pool of that name, or None. Raises libvirtError for anything but its absence."""
     try:
         return connection.storagePoolLookupByName(name)
     except libvirt.libvirtError as error:

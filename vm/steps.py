@@ -12,6 +12,7 @@ from vm import (
     profile_steps,
     ready_steps,
     settings_steps,
+    template_steps,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "profile_steps",
     "ready_steps",
     "settings_steps",
+    "template_steps",
 ]

@@ -112,7 +112,7 @@ def to_document(template: Template) -> dict[str, Any]:
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(microsecond=0)
+        return value.astimezone(UTC)
     if isinstance(value, StrEnum):
         return value.value
     return list(value) if isinstance(value, tuple) else value

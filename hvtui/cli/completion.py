@@ -69,6 +69,30 @@ def sources(incomplete: str) -> list[CompletionItem]:
     return words or [CompletionItem(incomplete, type="file")]
 
 
+def template_names(context: click.Context, incomplete: str) -> list[str]:
+    """The names of the library's templates that begin so; those of the library that --library names."""
+    session = context.ensure_object(Session)
+    session.given.setdefault("timeout", PATIENCE_S)
+    try:
+        from vm.library import read
+        from vm.template_model import DEFAULT_LIBRARY
+
+        library = context.params.get("library") or DEFAULT_LIBRARY
+        names = [template.name for template in read(session.host(), library).templates]
+    except (HvtuiError, OSError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def template_sources(incomplete: str) -> list[CompletionItem]:
+    """What `template add --from` takes: recipes where they fit, else files."""
+    from click.shell_completion import CompletionItem
+    from vm.recipes import RECIPES
+
+    words = [CompletionItem(word) for word in RECIPES if word.startswith(incomplete)]
+    return words or [CompletionItem(incomplete, type="file")]
+
+
 def job_ids(context: click.Context, incomplete: str) -> list[CompletionItem]:
     """The newest jobs' ids with their titles."""
     from click.shell_completion import CompletionItem
@@ -91,7 +115,7 @@ def columns(context: click.Context, incomplete: str) -> list[str]:
     from importlib import import_module
 
     noun = context.parent.info_name if context.parent else None
-    if noun not in {"vm", "job", "profile"}:
+    if noun not in {"vm", "job", "profile", "template"}:
         return []
     before, comma, last = incomplete.rpartition(",")
     keys = [column.key for column in import_module(f"hvtui.cli.{noun}").COLUMNS]

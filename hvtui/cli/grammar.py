@@ -209,6 +209,19 @@ def complete_sources(_context: click.Context, _parameter: click.Parameter, incom
     return sources(incomplete)
 
 
+def complete_template_sources(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """For `template add --from`: the recipes, and files."""
+    from hvtui.cli.completion import template_sources
+
+    return template_sources(incomplete)
+
+
+def _complete_templates(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from hvtui.cli.completion import template_names
+
+    return template_names(context, incomplete)
+
+
 def names_argument(*, required: bool = False) -> click.Argument:
     """NAMES…: VM names, UUIDs, ids, or globs in quotes."""
     return click.Argument(["names"], nargs=-1, required=required, shell_complete=_complete_vms)
@@ -217,6 +230,16 @@ def names_argument(*, required: bool = False) -> click.Argument:
 def name_argument(*, active: bool = False) -> click.Argument:
     """NAME: one VM; `active` offers the shell only those that run."""
     return click.Argument(["name"], shell_complete=_complete_active_vms if active else _complete_vms)
+
+
+def templates_argument(*, required: bool = False) -> click.Argument:
+    """NAMES…: templates of the library, or globs in quotes."""
+    return click.Argument(["names"], nargs=-1, required=required, shell_complete=_complete_templates)
+
+
+def template_argument() -> click.Argument:
+    """NAME: one template of the library."""
+    return click.Argument(["name"], shell_complete=_complete_templates)
 
 
 def job_argument() -> click.Argument:

@@ -17,6 +17,7 @@ NOUNS = {
     "host": ("hvtui.cli.host:host", "This host: what it has, how busy it is, what happens on it."),
     "job": ("hvtui.cli.job:job", "Jobs: what was changed, what runs, what can be taken back."),
     "profile": ("hvtui.cli.profile:profile", "Profiles: the hardware of new VMs, and what their guests shall be."),
+    "template": ("hvtui.cli.template:template", "Templates: the library that new VMs are made from."),
     "completion": ("hvtui.cli.completion:completion", "Print the completion script of a shell."),
 }
 
