@@ -32,6 +32,7 @@ Any key can be changed in the [configuration](configuration.md), by the action's
 SCOPES = {
     "vm": "Virtual machines",
     "fleet": "The list",
+    "view": "One virtual machine on the whole screen",
     "app": "Everywhere",
     "jobs": "Jobs",
     "events": "Events",

@@ -157,8 +157,27 @@ async def show_events(app: Any) -> None:
     app.go("events")
 
 
+def with_view(scenes: Any) -> Any:
+    from tests.tui import view_scenes
+    from vm import hardware
+
+    hardware.read, hardware.disk_sizes = view_scenes.read, view_scenes.disk_sizes
+    app = scenes.still_app(shown_jobs=view_scenes.jobs())
+    app.events.extend(view_scenes.events())
+    return app
+
+
+def view(name: str, *keys: str, app: Callable[[Any], Any] = with_view) -> Scene:
+    """A scene of the VM web-01 on the whole screen."""
+    return Scene(name, keys=("G", *["k"] * 6, "enter", *keys), app=app)
+
+
 SCENES = (
-    Scene("plan", keys=("G", *["k"] * 5), prepare=show_plan),
+    view("vm"),
+    view("vm-hardware", "2"),
+    view("vm-xml", "3", *["j"] * 10),
+    view("vm-log", "4"),
+    Scene("plan", keys=("G", *["k"] * 6), prepare=show_plan),
     Scene("plan-delete", keys=("G", *["k"] * 3), prepare=show_delete),
     Scene("delete", keys=("G", *["k"] * 3), prepare=show_disks),
     Scene("jobs", keys=("J",), app=with_jobs),

@@ -21,6 +21,7 @@ from vm.model import Disk, Nic, Vm, VmConfig
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 _SHOWN_ELSEWHERE = frozenset({"disk", "interface", "emulator"})
 _DRIVER_OPTIONS = ("cache", "io", "discard", "detect_zeroes", "iothread", "queues")
+_ONE = {"sockets": "socket", "dies": "die", "clusters": "cluster", "cores": "core", "threads": "thread"}
 # Where the words of a device stand, in the order in which a person says them. The path to a child, and its attribute.
 _DEVICE_WORDS = (
     ("", "type"), ("", "model"), ("model", "type"), ("model", "name"), ("", "bus"), ("target", "type"),
@@ -70,8 +71,8 @@ class Hardware:
     config: VmConfig
     architecture: str
     emulator: str
-    cpu: str  # "host-model EPYC-Milan"
-    topology: str  # "1 × 4 × 2" sockets, cores, threads; empty when the XML says nothing
+    cpu: str  # "host-model: EPYC-Milan"
+    topology: str  # "1 socket × 4 cores × 2 threads"; empty when the XML says nothing
     memory: tuple[str, ...]  # "hugepages 2048 KiB", "locked"
     secure_boot: bool
     boot: tuple[str, ...]  # "hd", "network" or "vda", in their order
@@ -154,14 +155,17 @@ def _attribute(element: Element | None, name: str) -> str:
 def _cpu(next_root: Element, root: Element) -> str:
     """How the processor is chosen, and what came of it: libvirt tells the second only while the VM runs."""
     model = root.findtext("cpu/model", "").strip()
-    return " ".join(part for part in (_attribute(next_root.find("cpu"), "mode"), model) if part)
+    return ": ".join(part for part in (_attribute(next_root.find("cpu"), "mode"), model) if part)
 
 
 def _topology(topology: Element | None) -> str:
     if topology is None:
         return ""
-    parts = [topology.get(name, "") for name in ("sockets", "dies", "cores", "threads")]
-    return " × ".join(part for place, part in enumerate(parts) if part and (place != 1 or part != "1"))
+    counts = [(name, topology.get(name, "")) for name in ("sockets", "dies", "clusters", "cores", "threads")]
+    told = (
+        (name, count) for name, count in counts if count and (name in {"sockets", "cores", "threads"} or count != "1")
+    )
+    return " × ".join(f"{count} {_ONE[name] if count == '1' else name}" for name, count in told)
 
 
 def _memory(root: Element) -> Iterator[str]:

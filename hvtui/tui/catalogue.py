@@ -28,9 +28,10 @@ def load() -> None:
     global _loaded
     if not _loaded:
         from hvtui.tui.screen_actions import SCREEN_ACTIONS
+        from hvtui.tui.view_actions import VIEW_ACTIONS
 
         _loaded = True
-        actions.register((*VM_ACTIONS, *FLEET_ACTIONS, *SCREEN_ACTIONS, *APP_ACTIONS))
+        actions.register((*VM_ACTIONS, *FLEET_ACTIONS, *VIEW_ACTIONS, *SCREEN_ACTIONS, *APP_ACTIONS))
 
 
 def _service(module: str, function: str, **options: Any) -> Callable[[Host, Vm], Plan]:
@@ -160,7 +161,8 @@ FLEET_ACTIONS: tuple[Action, ...] = (
     _fleet("mark", "space", "mark", "mark", footer=16, help="mark it; actions then work on all marked VMs"),
     _fleet("mark_all", "asterisk", "mark all shown", "mark_all", help="again: unmark all"),
     _fleet("filter", "slash", "filter", "open_filter", footer=14, help="state:running tag:web cpu>50 text"),
-    _fleet("details", "enter", "details", "toggle_details", help="show or hide the details pane"),
+    _fleet("open", "enter", "open", "open_vm", when=any_vm, footer=17, help="the VM on the whole screen"),
+    _fleet("details", "d", "details", "toggle_details", help="show or hide the details pane"),
     _fleet("back", "escape", "back", "back", help="close, clear the filter, then the marks"),
     _fleet("sort", "o", "sort", "say_sort_keys", footer=30, help="then 1-9: sort by that column, again: reversed"),
     _fleet("columns", "C", "columns", "choose_columns", help="which of them the list shows, and in what order"),

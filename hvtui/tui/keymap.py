@@ -16,7 +16,7 @@ _SHOWN = {
     "left": "←", "right": "→", "pageup": "pgup", "pagedown": "pgdn", "full_stop": ".", "comma": ",",
     "left_square_bracket": "[", "right_square_bracket": "]", "minus": "-", "plus": "+",
 }  # fmt: skip
-_LIST = {"fleet", "vm"}  # the scopes of the one screen that has two
+_TOGETHER = ({"fleet", "vm"}, {"view", "vm"})  # the scopes of the screens that have two
 
 _chosen: dict[str, tuple[str, ...]] = {}
 
@@ -52,7 +52,9 @@ def _shown_with(action: Action, ids: Iterable[str]) -> list[Action]:
         for other in others
         if other is not None
         and (
-            other.scope == action.scope or "app" in {other.scope, action.scope} or {other.scope, action.scope} <= _LIST
+            other.scope == action.scope
+            or "app" in {other.scope, action.scope}
+            or any({other.scope, action.scope} <= scopes for scopes in _TOGETHER)
         )
         and not set(other.keys) & set(action.keys)
     ]

@@ -157,14 +157,23 @@ def lost(picture: Snapshot, *, seconds: float = 12.0) -> Snapshot:
     return replace(picture, link=link, read_at_s=CLOCK_S - seconds)
 
 
-def earlier(vm: Vm, step: int) -> Vm:
-    """The VM with the rates it had some time ago."""
+def earlier(vm: Vm, ago: int) -> Vm:
+    """The VM with the rates it had so many measurements ago."""
     rates = vm.rates
     if rates.cpu_percent is None:
         return vm
-    factor = 0.6 + 0.4 * math.sin(step / 2.5 + (vm.domain_id or 0))
-    net, disk = (rates.net_receive_bytes_s or 0) * factor, (rates.disk_read_bytes_s or 0) * factor**2
-    return replace(vm, rates=replace(rates, net_receive_bytes_s=net, disk_read_bytes_s=disk))
+    phase = ago / (2.0 + (vm.domain_id or 0) % 5 * 0.4)
+    factor, other = 0.6 + 0.4 * math.cos(phase), 0.5 + 0.3 * math.cos(phase * 1.7) + 0.2 * math.cos(ago * 1.3)
+    now = replace(
+        rates,
+        cpu_percent=vm.cpu_history[-ago % len(vm.cpu_history) - 1] if vm.cpu_history else rates.cpu_percent,
+        net_receive_bytes_s=(rates.net_receive_bytes_s or 0) * factor,
+        net_send_bytes_s=(rates.net_send_bytes_s or 0) * other,
+        disk_read_bytes_s=(rates.disk_read_bytes_s or 0) * factor**2,
+        disk_write_bytes_s=(rates.disk_write_bytes_s or 0) * other**2,
+    )
+    used = vm.memory_used_bytes
+    return replace(vm, rates=now, memory_used_bytes=used and int(used * (1 - 0.004 * ago + 0.02 * math.sin(ago / 4))))
 
 
 def plan(title: str, name: str, *steps: str, **changes: Any) -> Plan:
@@ -252,8 +261,8 @@ class StillApp(HvtuiApp):
         return CLOCK_S
 
     def start_services(self) -> None:
-        for step in range(24):  # the charts of net and disk show what arrived one after the other
-            vms = tuple(earlier(vm, step) for vm in self.picture.vms)
+        for ago in range(60, 0, -1):  # the charts of net and disk show what arrived one after the other
+            vms = tuple(earlier(vm, ago) for vm in self.picture.vms)
             self.post_message(SnapshotChanged(replace(self.picture, vms=vms, load=replace(self.picture.load))))
         self.post_message(SnapshotChanged(self.picture))
         self.post_message(JobsChanged(self.shown_jobs))

@@ -186,7 +186,7 @@ async def test_details_stand_below_at_80_columns_and_right_from_120():
         right = app.screen.query_one("#details").region
         assert right.x > 70
         assert right.height > 30
-        await pilot.press("enter")
+        await pilot.press("d")
         assert not app.screen.query_one("#details").display
 
 

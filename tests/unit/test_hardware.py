@@ -59,7 +59,9 @@ def full() -> Hardware:
 
 
 def test_processor_memory_and_machine(full: Hardware):
-    assert (full.cpu, full.topology, full.architecture) == ("custom EPYC-Milan", "1 × 2 × 2", "x86_64")
+    assert (full.cpu, full.topology, full.architecture) == (
+        "custom: EPYC-Milan", "1 socket × 2 cores × 2 threads", "x86_64",
+    )  # fmt: skip
     assert full.memory == ("huge pages 2048 KiB", "locked", "shared")
     assert full.secure_boot
     assert full.boot == ("hd", "network")
@@ -106,7 +108,7 @@ def test_of_a_running_vm_the_running_devices_are_told_and_how_its_cpu_was_chosen
     chosen = FULL.replace("<cpu mode='custom'><model fallback='forbid'>EPYC-Milan</model>", "<cpu mode='host-model'>")
     live = FULL.replace("/img/a.qcow2", "/img/hotplugged.qcow2")
     read = hardware.from_xml(chosen, live)
-    assert read.cpu == "host-model EPYC-Milan"
+    assert read.cpu == "host-model: EPYC-Milan"
     assert read.disks[0].disk.source == "/img/hotplugged.qcow2"
     assert read.config.pending_changes
     assert (read.next_xml, read.live_xml) == (chosen, live)

@@ -147,7 +147,7 @@ class FleetScreen(HvtuiScreen):
 
     @on(Grid.Opened)
     def _opened(self) -> None:
-        self.toggle_details()
+        self.open_vm()
 
     # The filter
 
@@ -205,6 +205,13 @@ class FleetScreen(HvtuiScreen):
         self.query_one(FilterLine).open()
         self.query_one(Footer).show_typing(("enter", "keep it"), ("↑↓", "move"), ("esc", "clear it"), ("f1", "help"))
         self._show_counts()
+
+    def open_vm(self) -> None:
+        """Show the VM under the cursor on the whole screen."""
+        from hvtui.tui.screens.vm import VmScreen
+
+        if (current := self.grid.current) is not None:
+            self.hvtui.push_screen(VmScreen(current))
 
     def toggle_details(self) -> None:
         self._details_hidden = not self._details_hidden

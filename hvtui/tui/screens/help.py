@@ -20,6 +20,7 @@ from hvtui.tui.widgets.page import Page, Row, heading, row
 _SCOPE_TITLES = {
     "vm": "Virtual machines: the marked ones, else the one under the cursor",
     "fleet": "This list",
+    "view": "This view",
     "app": "Everywhere",
     "jobs": "Jobs",
     "events": "Events",
@@ -27,7 +28,7 @@ _SCOPE_TITLES = {
     "create": "New virtual machine",
     "xml": "XML editor",
 }
-_ORDER = ("vm", "jobs", "events", "host", "create", "xml", "fleet", "app")
+_ORDER = ("vm", "jobs", "events", "host", "create", "xml", "fleet", "view", "app")
 _KEYS, _TITLE, _MOST_IDS = 13, 20, 90  # cells; ids are shown from that width on
 
 

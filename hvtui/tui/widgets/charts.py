@@ -71,9 +71,19 @@ def duration(seconds: float) -> str:
 
 def tall(values: Sequence[float], width: int, *, top: float) -> tuple[str, str]:
     """The newest values as two rows of a sparkline, the upper one first."""
-    shown = values[-width:] if width else ()
+    upper, lower = block(values, width, 2, top=top)
+    return upper, lower
+
+
+def block(values: Sequence[float], width: int, height: int, *, top: float) -> list[str]:
+    """The newest values as `height` rows of a sparkline, the highest row first; `top` fills all of them."""
     steps = len(SPARKS)
-    heights = [min(round(max(value, 0.0) / top * steps * 2), steps * 2) for value in shown]
-    lower = "".join(SPARKS[min(max(height, 1), steps) - 1] for height in heights)
-    upper = "".join(SPARKS[height - steps - 1] if height > steps else " " for height in heights)
-    return upper.rjust(width), lower.rjust(width)
+    marks = [
+        min(round(max(value, 0.0) / top * steps * height), steps * height) if top > 0 else 0
+        for value in (values[-width:] if width else ())
+    ]
+    rows = []
+    for below in range((height - 1) * steps, -1, -steps):
+        empty = SPARKS[0] if below == 0 else " "
+        rows.append("".join(SPARKS[min(m - below, steps) - 1] if m > below else empty for m in marks).rjust(width))
+    return rows

@@ -107,7 +107,7 @@ def choices(
     wanted = text.strip().casefold()
     found: list[tuple[int, int, Choice]] = []
     for place, action in enumerate(all_actions()):
-        if action.scope == "fleet" or (scopes is not None and action.scope not in scopes):
+        if action.noun == "list" or (scopes is not None and action.scope not in scopes):
             continue
         found += [(-1, place, choice) for choice in _with_vm(action, wanted, vms)]
         rank = min(_rank(name, wanted) for name in (action.title, *action.aliases, action.id))

@@ -169,13 +169,19 @@ def _nic_lines(source: str, mac: str, model: str, target: str) -> list[list[Span
 # Parts of both
 
 
+def state_facts(vm: Vm, *, now: datetime) -> list[Span]:
+    """State with its reason, and uptime."""
+    symbol, word, role = STATES[vm.state]
+    told = vm.state_reason if vm.needs_attention or vm.state_reason == "crashed" else ""
+    reason = f", {printable(told, limit=24)}" if told and told != word else ""
+    facts: list[Span] = [(f"{symbol} {word}{reason}", "alarm" if vm.needs_attention else role)]
+    return facts + [(text.strip(), role) for text, role in _uptime(vm, now)]
+
+
 def facts_of(vm: Vm, *, now: datetime) -> list[Span]:
     """State with its reason, uptime, size, machine, tags: the first row of the flat pane."""
     config = vm.config or VmConfig()
-    symbol, word, role = STATES[vm.state]
-    reason = f", {printable(vm.state_reason, limit=24)}" if vm.needs_attention or vm.state_reason == "crashed" else ""
-    facts: list[Span] = [(f"{symbol} {word}{reason}", "alarm" if vm.needs_attention else role)]
-    facts += [(span[0].strip(), span[1]) for span in _uptime(vm, now)]
+    facts = state_facts(vm, now=now)
     facts.append((f"{vm.vcpus or NONE} vCPU", "text"))
     machine = " ".join(part for part in (short_machine(config.machine), config.firmware if vm.config else "") if part)
     if machine:

@@ -73,6 +73,7 @@ def link_spans(snapshot: Snapshot, *, now_s: float, room: int) -> list[Span]:
     if snapshot.link.status is LinkStatus.CONNECTING:
         return [("connecting… ", "warn")]
     age = f"stale {age_s} s" if age_s < 120 else f"stale {charts.duration(age_s)}"
+    age = age if snapshot.read_at_s else "no connection"
     cause = printable(snapshot.link.error or "connection lost", limit=max(room - len(age) - 4, 8))
     return [(age, "alarm"), (f"  {cause} ", "dim")]
 
