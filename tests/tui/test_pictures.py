@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("jobs", "events", "fleet-stale", "host", "create", "xml-editor", "plan-delete")
+NAMES = ("jobs", "events", "fleet-stale", "create", "xml-editor", "vm", "vm-hardware", "vm-log")
 
 # Another day, and a machine that was switched on at another time.
 LATER = """

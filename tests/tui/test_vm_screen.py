@@ -108,7 +108,7 @@ async def test_the_xml_is_shown_in_colours_and_scrolls(app_on: App, simulated: H
         screen = await open_view(pilot, "web-01", "3")
         await see(pilot, "<name>web-01</name>")
         assert "what its next start uses" in picture(pilot)
-        styles = {s.text: s.style.color for strip in screen.scroller._lines for s in strip if s.style}
+        styles = {s.text: s.style.color for strip in screen.scroller.lines for s in strip if s.style}
         assert styles["uuid"] != styles[vm(app_of(pilot), "web-01").uuid]
         await pilot.press("G")
         await see(pilot, "</domain>")

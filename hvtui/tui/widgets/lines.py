@@ -101,6 +101,11 @@ class Lines(Widget):
         self._painted_width = 0
         self.cells_painted = 0  # for the tests and benchmarks: what a refresh cost
 
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """What is shown now."""
+        return self._lines
+
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:
         """The lines for this size, each exactly `width` cells. Pure: it reads the widget's frozen data only."""
         raise NotImplementedError
