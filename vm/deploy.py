@@ -28,6 +28,7 @@ from vm import (  # the steps register their verbs
     ready_steps,
 )
 from vm import deploy_checks as checks
+from vm import library as libraries
 from vm.commands import host_blockers, virsh
 from vm.create_checks import Findings
 from vm.deploy_checks import Target
@@ -52,9 +53,7 @@ def plan_deploy(host: Host, request: DeployRequest) -> PlanSet:
 
 def find_template(host: Host, name: str, pool: str) -> tuple[Library, Template]:
     """The template and its library. Raises NotFound with the nearest names."""
-    from vm import library
-
-    return library.find(host, name, pool)
+    return libraries.find(host, name, pool)
 
 
 @dataclass(frozen=True, slots=True)

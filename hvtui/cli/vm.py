@@ -42,6 +42,8 @@ VERBS: Verbs = {
     "discard-saved": ("hvtui.cli.vm_lifecycle:discard_saved", "Throw a saved state away; the next start boots."),
     "autostart": ("hvtui.cli.vm_lifecycle:autostart", "Start VMs with the host, or no more."),
     "create": ("hvtui.cli.vm_create:create", "Make a VM from an image, an ISO, a kernel, or 'tiny'."),
+    "deploy": ("hvtui.cli.vm_deploy:deploy", "Make VMs from a template, many at once."),
+    "unseed": ("hvtui.cli.vm_deploy:unseed", "Take the seed away from VMs deployed without waiting."),
     "rename": ("hvtui.cli.vm_settings:rename", "Give a VM another name."),
     "set": ("hvtui.cli.vm_settings:set_", "Change title, description, tags, owner, CPUs, memory."),
     "edit": ("hvtui.cli.vm_settings:edit", "Edit the XML, see the difference, and apply it."),
@@ -50,6 +52,7 @@ VERBS: Verbs = {
     "align": ("hvtui.cli.vm_drift:align", "Make VMs as their templates and profiles say."),
     "delete": ("hvtui.cli.vm_settings:delete", "Delete VMs; their disks stay unless named."),
     "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
+    "export": ("hvtui.cli.vm_export:export", "Export a VM to a bundle with its disks and state."),
     "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
 }
 

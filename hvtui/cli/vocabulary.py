@@ -28,6 +28,7 @@ VM_WORDS: Mapping[str, str] = {
     "new": "create",
     "clone": "create",
     "import": "create",
+    "provision": "deploy",
     "domrename": "rename",
     "mv": "rename",
     "setmem": "set",

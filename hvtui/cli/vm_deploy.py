@@ -1,0 +1,162 @@
+"""`hvtui vm deploy` and `hvtui vm unseed`: from the options to a DeployRequest; vm.deploy makes the plans."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from host.errors import NotFound, UsageError
+from hvtui.cli.grammar import names_argument, option, verb
+from hvtui.cli.session import Session
+from vm.template_model import DEFAULT_LIBRARY
+
+if TYPE_CHECKING:
+    from vm.deploy_request import DeployRequest
+
+READY, STARTED, DEFINED = "ready", "started", "defined"
+SECRET_SETTINGS = frozenset({"password-hash", "run"})  # what the journal must not hold
+READY_TIMEOUT_S = 600.0
+UNTIL_HELP = "When a VM counts as done: ready (its guest says so, and its seed is gone), started, or defined."
+
+
+@verb(
+    "deploy",
+    click.Argument(["template"], metavar="TEMPLATE"),
+    click.Argument(["pattern"], metavar="NAME", required=False),
+    option("-n", "--count", type=click.IntRange(min=1), default=None, metavar="N", text="How many."),
+    option("--first", type=click.IntRange(min=0), default=None, metavar="N", text="The first one's number (1)."),
+    option("--linked/--full", default=None, text="Overlays on the template's disk (the default), or copies."),
+    option("--profile", "profiles", multiple=True, metavar="NAME|FILE", text="A hardware or guest profile."),
+    option("--set", "settings", multiple=True, metavar="KEY=VALUE", text="One value over the profiles: memory=2G."),
+    option("--user-data", metavar="FILE", text="Cloud-init user data besides the profile's; - reads standard input."),
+    option("--pool", metavar="NAME", text="The storage pool of the new disks."),
+    option("--library", metavar="POOL", text="The library of the template."),
+    option("--until", type=click.Choice([READY, STARTED, DEFINED]), text=UNTIL_HELP),
+    option("--no-start", is_flag=True, text="The same as --until defined."),
+    option("--title", metavar="TEXT", text="A short title."),
+    option("--tag", "tags", multiple=True, metavar="TAG", text="A tag (may be repeated)."),
+    option("--owner", metavar="NAME", text="Who they belong to."),
+    option("--keep-failed", is_flag=True, text="When one fails, keep what was made of it, to restart its job."),
+    text="Make VMs from a template, many at once. NAME may hold a field for the number:\n"
+    "hvtui vm deploy debian 'web-{:02}' -n 20",
+)
+def deploy(session: Session, keep_failed: bool, **given: Any) -> int:
+    from hvtui.cli.change_set import change_set
+    from vm.deploy import plan_deploy
+
+    return change_set(
+        session,
+        lambda: plan_deploy(session.host(), request(session, **given)),
+        own_waiting=True,
+        keep_failed=keep_failed,
+    )
+
+
+def request(
+    session: Session,
+    *,
+    template: str,
+    pattern: str | None,
+    count: int | None,
+    first: int | None,
+    profiles: Sequence[str],
+    settings: Sequence[str],
+    user_data: str | None,
+    until: str | None,
+    no_start: bool,
+    **given: Any,
+) -> DeployRequest:
+    """The request that the options mean. Raises NotFound, UsageError, ConnectionLost, Denied."""
+    from vm.deploy_defaults import read_parts
+    from vm.deploy_request import DeployRequest
+    from vm.name_patterns import expand
+
+    if no_start and until not in {None, DEFINED}:
+        raise UsageError(f"--no-start and --until {until} contradict each other", remedy="Give one of them")
+    until = DEFINED if no_start else until or READY
+    library = given["library"] or DEFAULT_LIBRARY
+    text = read_user_data(user_data) if user_data else ""
+    parts = read_parts(session.host(), template, library=library, profiles=profiles, settings=settings)
+    wanted = pattern or parts.guest.name_pattern
+    if not wanted:
+        raise UsageError("nothing says what the VM is called", remedy="Give a name, or a pattern: 'web-{:02}' -n 20")
+    asked = {
+        **given, "count": count, "first": first, "profiles": profiles, "settings": settings, "user_data": user_data,
+        "until": until if until != READY else None,
+    }  # fmt: skip
+    changes = {key: value for key, value in given.items() if value not in (None, ())}
+    return DeployRequest(
+        template=template,
+        names=expand(wanted, count or 1, 1 if first is None else first),
+        hardware=parts.hardware,
+        guest=parts.guest,
+        user_data=text,
+        start=until != DEFINED,
+        wait_ready=until == READY,
+        ready_timeout_s=session.timeout_s or READY_TIMEOUT_S,
+        command=("vm", "deploy", *_words(asked), *_names(template, wanted)),
+        **changes,
+    )
+
+
+def _names(template: str, pattern: str) -> tuple[str, ...]:
+    separator = ("--",) if template.startswith("-") or pattern.startswith("-") else ()
+    return (*separator, template, pattern)
+
+
+def _words(asked: dict[str, Any]) -> Iterator[str]:
+    """The options as they were given, without what may be secret."""
+    options = {
+        "count": "-n", "first": "--first", "user_data": "--user-data", "pool": "--pool", "library": "--library",
+        "until": "--until", "title": "--title", "owner": "--owner",
+    }  # fmt: skip
+    for key, name in options.items():
+        if asked.get(key) is not None:
+            yield from (name, str(asked[key]))
+    if asked.get("linked") is False:
+        yield "--full"
+    for key, name in (("profiles", "--profile"), ("settings", "--set"), ("tags", "--tag")):
+        for value in asked.get(key) or ():
+            if key != "settings" or value.partition("=")[0].strip() not in SECRET_SETTINGS:
+                yield from (name, value)
+
+
+def read_user_data(path: str) -> str:
+    """The text of a file, or of standard input for "-". Raises NotFound, UsageError naming the file."""
+    from vm.user_data import LARGEST_BYTES, check_user_data
+
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(LARGEST_BYTES + 1)
+        else:
+            with Path(path).expanduser().open("rb") as file:
+                data = file.read(LARGEST_BYTES + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise NotFound(f"cannot read the user data: {error.strerror}", about=path) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("the user data are not UTF-8 text", about=path) from error
+    check_user_data(text, about=path)
+    return text
+
+
+@verb(
+    "unseed",
+    names_argument(required=True),
+    option("--now", is_flag=True, text="Do not wait until the guest has read it."),
+    text="Take the seed away from VMs that were deployed without waiting for their guests.",
+)
+def unseed(session: Session, names: tuple[str, ...], now: bool) -> int:
+    from hvtui.cli.change import change_vms
+    from hvtui.cli.chosen import chosen_vms
+    from vm.unseed import READY_TIMEOUT_S, plan_unseed
+
+    limit_s = session.timeout_s or READY_TIMEOUT_S
+    vms = chosen_vms(session, names)
+    return change_vms(
+        session, vms, lambda host, vm: plan_unseed(host, vm, wait=not now, timeout_s=limit_s), own_waiting=True
+    )
