@@ -31,6 +31,7 @@ _CHUNK_BYTES = 64 * 1024
 _RETRY_S = 0.02
 _LOOK_S = 0.5  # a stream is told nothing when its connection dies: look
 _CLOSE_S = 2.0
+_GOES_OFF_S = 1.0  # the console of a QEMU that ends is closed before libvirtd has seen it end
 _HANDOVER_S = 1.5  # libvirtd closes a console that somebody has just left a moment later
 _READABLE = libvirt.VIR_STREAM_EVENT_READABLE
 _LINE_ENDED = "the far side closed the line"
@@ -278,14 +279,21 @@ def _say(fd: int, line: str) -> None:
 def _why(host: Host, vm: Vm) -> str:
     """Why the far side of the line ended."""
     try:
-        with host.calls("look at", vm.name) as connection:
-            is_active = connection.lookupByUUIDString(vm.uuid).isActive()
+        if _goes_off(host, vm):
+            return "the VM stopped"
     except NotFound:
         return "the VM stopped"  # it was transient
     except HvtuiError as error:
         return f"the connection broke: {error.cause}"
-    return (
-        "the console was closed: somebody else took it over, or libvirtd was restarted"
-        if is_active
-        else "the VM stopped"
-    )
+    return "the console was closed: somebody else took it over, or libvirtd was restarted"
+
+
+def _goes_off(host: Host, vm: Vm) -> bool:
+    until_s = time.monotonic() + _GOES_OFF_S
+    with host.calls("look at", vm.name) as connection:
+        domain = connection.lookupByUUIDString(vm.uuid)
+        while domain.isActive() and domain.state()[0] != libvirt.VIR_DOMAIN_SHUTDOWN:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(_RETRY_S)
+    return True

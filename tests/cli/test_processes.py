@@ -175,7 +175,7 @@ def test_watch_flushes_each_line_and_ends_on_ctrl_c(streaming: Callable[..., Str
     watch = streaming("vm", "watch", "--no-rates")
     assert next(watch.lines())["kind"] == "state"
     watch.process.send_signal(signal.SIGINT)
-    assert watch.process.wait(20) == 130
+    assert watch.process.wait(60) == 130
     assert watch.process.stderr is not None
     assert b"Traceback" not in watch.process.stderr.read()
 
@@ -185,7 +185,7 @@ def test_a_silent_stream_ends_when_its_reader_leaves(streaming: Callable[..., St
     time.sleep(1.0)
     assert events.process.stdout is not None
     events.process.stdout.close()
-    assert events.process.wait(20) == 141
+    assert events.process.wait(60) == 141
     assert events.process.stderr is not None
     assert events.process.stderr.read() == b""
 

@@ -10,17 +10,23 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
 import pytest
 
+from host import jobs
 from host.connection import Host, open_host
+from host.job_model import JobState
 from host.journal import Journal
+from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd, why_not
 from vm import tiny
+from vm.create import plan_create, tiny_request
 
 HERE = Path(__file__).parent
+BOOTED = "booted"
 POOL = "<pool type='dir'><name>default</name><target><path>{path}</path></target></pool>"
 
 
@@ -81,6 +87,51 @@ def tiny_guest() -> tiny.TinyGuest:
         return tiny.build(lambda _fraction, _note: None)
 
 
+@dataclass(frozen=True, slots=True)
+class SavedGuest:
+    """A tiny guest as it was when its agent had answered: its definition, its memory, and the files it booted from."""
+
+    xml: str
+    memory: Path
+    files: tuple[Path, ...]
+
+
+@pytest.fixture(scope="session")
+def saved_guest(private_daemon: PrivateLibvirtd, tiny_guest: tiny.TinyGuest) -> SavedGuest:
+    """The guest `booted`, booted once for all tests of this process: an emulated boot costs 6 s of CPU."""
+    directory = private_daemon.directory / "booted"
+    directory.mkdir()
+    host = open_host(private_daemon.uri, name="booting")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HVTUI_STATE_DIR", str(directory / "state"))
+        patch.setenv("HVTUI_CACHE_DIR", str(_lasting_cache()))
+        patch.setenv("HVTUI_ACCEL", "qemu")
+        with Journal() as journal:
+            job = jobs.submit(plan_create(host, tiny_request(BOOTED)), host, journal)
+            assert job.state is JobState.DONE, job.error
+    domain = host.connection().lookupByName(BOOTED)
+    wait_for(lambda: guest.answers(domain), "the guest's agent")
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    domain.save(str(directory / "memory"))
+    files = tuple(path.rename(directory / path.name) for path in private_daemon.images.iterdir())
+    host.close()
+    _clean(private_daemon)
+    return SavedGuest(xml, directory / "memory", files)
+
+
+@pytest.fixture
+def booted(real_host: Host, private_daemon: PrivateLibvirtd, saved_guest: SavedGuest) -> libvirt.virDomain:
+    """A running tiny guest, named BOOTED, whose agent answers; there within a second, as it was booted before."""
+    for path in saved_guest.files:
+        (private_daemon.images / path.name).hardlink_to(path)
+    connection = real_host.connection()
+    connection.storagePoolLookupByName("default").refresh()
+    domain = connection.defineXML(saved_guest.xml)
+    connection.restore(str(saved_guest.memory))
+    wait_for(lambda: guest.answers(domain), "the agent of the restored guest")
+    return domain
+
+
 @pytest.fixture
 def journal(real_directories: None) -> Iterator[Journal]:
     """A journal of the test's own: the one that hvtui processes started by the test use, too."""
@@ -88,7 +139,7 @@ def journal(real_directories: None) -> Iterator[Journal]:
         yield opened
 
 
-def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 120.0) -> None:
     """Wait until `condition` is true; fail the test, naming `what`, when it does not come."""
     deadline = time.monotonic() + timeout_s
     while not condition():

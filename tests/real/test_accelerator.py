@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ def kernel(tiny_guest: tiny.TinyGuest) -> Path:
     return tiny_guest.kernel
 
 
-def emulators_running() -> set[str]:
-    found = subprocess.run(["pgrep", "-f", "hvtui-proof-"], capture_output=True, text=True, check=False)
+def emulators_running(directory: Path) -> set[str]:
+    """The test guests whose files are there: other tests may be running theirs."""
+    found = subprocess.run(["pgrep", "-f", f"{directory}/hvtui-proof-"], capture_output=True, text=True, check=False)
     return set(found.stdout.split())
 
 
@@ -47,9 +49,9 @@ def test_the_proof_of_this_machine_agrees_with_the_choice_and_leaves_no_emulator
     """Whatever this machine can: a guest that boots means KVM, any other means emulation, and nothing runs on."""
     monkeypatch.setenv("HVTUI_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HVTUI_ACCEL", "auto")
-    before = emulators_running()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     chosen = choose(real_host, kernels=(kernel,))
-    assert emulators_running() <= before
+    assert emulators_running(tmp_path) == set()
     if not chosen.is_proved:
         assert "KVM" in chosen.reason or str(accelerator.KVM_DEVICE) in chosen.reason or "CPU" in chosen.reason
         return

@@ -12,19 +12,15 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import libvirt
 import pytest
 
-from host import jobs
 from host.connection import Host, open_host
 from host.errors import Busy, Unsupported, WrongState
-from host.job_model import JobState
-from host.journal import Journal
-from tests.support.private_libvirtd import PrivateLibvirtd
+from tests.real.conftest import BOOTED
 from vm import console, inventory
-from vm.create import plan_create, tiny_request
 from vm.model import Vm
 
 ATTACH = """
@@ -46,7 +42,7 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self.outer, text.encode())
 
-    def wait_for(self, text: str, *, timeout_s: float = 40.0) -> None:
+    def wait_for(self, text: str, *, timeout_s: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_s
         while text.encode() not in self.seen:
             assert time.monotonic() < deadline, f"waited for {text!r}, saw {self.seen!r}"
@@ -69,12 +65,9 @@ def screen() -> Iterator[Screen]:
 
 
 @pytest.fixture
-def guest(private_daemon: PrivateLibvirtd, real_host: Host, journal: Journal) -> Vm:
+def guest(booted: libvirt.virDomain, real_host: Host) -> Vm:
     """A running tiny guest."""
-    request = replace(tiny_request("console-guest"), network="none")
-    job = jobs.submit(plan_create(real_host, request), real_host, journal)
-    assert job.state is JobState.DONE, job.error
-    return inventory.find(real_host, "console-guest")
+    return inventory.find(real_host, BOOTED)
 
 
 def attach_in_thread(host: Host, vm: Vm, screen: Screen, **options: bool) -> tuple[threading.Thread, list[str]]:
@@ -91,7 +84,7 @@ def attach_in_thread(host: Host, vm: Vm, screen: Screen, **options: bool) -> tup
 
 
 def ended(thread: threading.Thread, result: list[str], screen: Screen) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while thread.is_alive() and time.monotonic() < deadline:
         screen.read()
     assert result, "the console did not end"
@@ -102,10 +95,10 @@ def test_a_command_is_typed_its_answer_read_and_the_terminal_is_as_before(real_h
     before = termios.tcgetattr(screen.inner)
     thread, result = attach_in_thread(real_host, guest, screen)
     screen.type("\r")
-    screen.wait_for("console-guest:")
+    screen.wait_for(f"{BOOTED}:")
     assert termios.tcgetattr(screen.inner) != before
     screen.type("echo $((6*7))-$(hostname)\r")
-    screen.wait_for("42-console-guest")
+    screen.wait_for(f"42-{BOOTED}")
     screen.type("\x1d")
     assert ended(thread, result, screen) == "left with Ctrl+]"
     assert termios.tcgetattr(screen.inner) == before
@@ -144,7 +137,7 @@ def test_a_terminated_process_leaves_the_terminal_as_it_was(real_host, guest, sc
         )
         screen.wait_for("Leave it with Ctrl+]")
         process.send_signal(number)
-        assert process.wait(20) == -number
+        assert process.wait(60) == -number
         assert termios.tcgetattr(screen.inner) == before
 
 

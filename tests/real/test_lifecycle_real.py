@@ -16,7 +16,7 @@ from host.events import Event, EventKind, subscribe
 from host.job_model import Job, JobState
 from host.journal import Journal
 from host.plan import Plan
-from tests.real.conftest import wait_for
+from tests.real.conftest import BOOTED, wait_for
 from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd
 from vm import create, delete, inventory, lifecycle
@@ -24,7 +24,7 @@ from vm.create_request import tiny_request
 from vm.model import Vm, VmState
 from vm.tiny import TinyGuest
 
-NAME = "life"
+NAME = BOOTED
 
 
 def run(plan: Plan, host: Host, journal: Journal) -> Job:
@@ -38,13 +38,9 @@ def vm(host: Host, name: str = NAME) -> Vm:
 
 
 @pytest.fixture
-def domain(real_host: Host, journal: Journal, tiny_guest: TinyGuest) -> Iterator[libvirt.virDomain]:
-    """A booted tiny guest whose agent answers."""
-    run(create.plan_create(real_host, tiny_request(NAME)), real_host, journal)
-    with real_host.calls("find the guest") as connection:
-        found = connection.lookupByName(NAME)
-    wait_for(lambda: guest.answers(found), "the guest's agent")
-    yield found
+def domain(booted: libvirt.virDomain) -> libvirt.virDomain:
+    """A running guest whose agent answers."""
+    return booted
 
 
 @pytest.fixture
@@ -56,7 +52,7 @@ def events(real_host: Host) -> Iterator[list[Event]]:
     subscription.cancel()
 
 
-def test_a_tiny_guest_boots_and_its_agent_answers(real_host: Host, domain: libvirt.virDomain) -> None:
+def test_a_tiny_guest_runs_and_its_agent_answers(real_host: Host, domain: libvirt.virDomain) -> None:
     found = vm(real_host)
     assert found.state is VmState.RUNNING
     assert found.config is not None
@@ -141,9 +137,13 @@ def test_a_deleted_guest_leaves_nothing(
     tiny_guest: TinyGuest,
     private_daemon: PrivateLibvirtd,
 ) -> None:
-    run(create.plan_create(real_host, tiny_request("kept")), real_host, journal)
+    run(create.plan_create(real_host, replace(tiny_request("kept"), start=False, wait_ready=False)), real_host, journal)
     before = _files(private_daemon)
-    run(create.plan_create(real_host, replace(tiny_request(NAME), disk_bytes=1 << 20)), real_host, journal)
+    run(
+        create.plan_create(real_host, replace(tiny_request(NAME), disk_bytes=1 << 20, wait_ready=False)),
+        real_host,
+        journal,
+    )
     disk = vm(real_host).config.disks[0].source  # type: ignore[union-attr]
     run(lifecycle.plan_save(real_host, vm(real_host)), real_host, journal)
     run(delete.plan_delete(real_host, vm(real_host), remove_disks=(disk,)), real_host, journal)

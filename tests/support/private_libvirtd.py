@@ -41,7 +41,7 @@ MOUNTS = {
 # Control groups and machined are the machine's own: a second libvirtd must not place its guests there.
 HIDDEN = ("/sys/fs/cgroup", "/run/dbus")
 NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--uts", "--ipc")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 QEMU_CONF = """\
 user = "root"
@@ -180,7 +180,8 @@ class PrivateLibvirtd:
     def _write_files(self) -> None:
         cached = Path(MOUNTS["cache"]) / "qemu/capabilities"
         if cached.is_dir():  # saves the seconds in which libvirt asks QEMU what it can do
-            shutil.copytree(cached, self.directory / "cache/qemu/capabilities")
+            with contextlib.suppress(shutil.Error):  # the machine's own libvirtd was just replacing a file
+                shutil.copytree(cached, self.directory / "cache/qemu/capabilities")
         for name in (*MOUNTS, "images", "lib/images"):
             (self.directory / name).mkdir(exist_ok=True, parents=True)
         (self.directory / "etc/qemu.conf").write_text(QEMU_CONF)
@@ -217,7 +218,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _wait_until(condition: object, what: str, timeout_s: float = 10.0) -> None:
+def _wait_until(condition: object, what: str, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         if time.monotonic() > deadline:

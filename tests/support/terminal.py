@@ -25,6 +25,7 @@ import pyte
 
 ROOT = Path(__file__).parents[2]
 HVTUI = (sys.executable, "-m", "hvtui")
+LIMIT_S = 90.0  # tells what hangs from what has to wait for its turn on a busy machine
 
 # What a terminal must be told again before a program leaves it, as (switched on, switched off).
 MODES = {
@@ -81,14 +82,14 @@ class Terminal:
         """The first line that holds `text`; empty when there is none."""
         return next((line for line in self.lines if text in line), "")
 
-    def wait_until(self, condition: Callable[[], object], what: str, *, timeout_s: float = 30.0) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, *, timeout_s: float = LIMIT_S) -> None:
         """Return once `condition` holds; fails with the screen when it does not come."""
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline_s, f"waited {timeout_s:g} s for {what}; the screen:\n{self.text}"
             time.sleep(0.01)
 
-    def wait_for(self, text: str, *, timeout_s: float = 30.0) -> None:
+    def wait_for(self, text: str, *, timeout_s: float = LIMIT_S) -> None:
         """Wait until the screen shows `text`."""
         self.wait_until(lambda: text in self.text, repr(text), timeout_s=timeout_s)
 
@@ -124,7 +125,7 @@ class Terminal:
 
     # The end
 
-    def exit_code(self, *, timeout_s: float = 20.0) -> int:
+    def exit_code(self, *, timeout_s: float = LIMIT_S) -> int:
         """The exit code once the process has ended by itself (-N for signal N)."""
         try:
             code = self.process.wait(timeout_s)
@@ -193,7 +194,7 @@ class Tui(Terminal):
         """Type a key that moves the cursor; the seconds until the screen shows that it moved."""
         before, started_s = self.cursor, time.monotonic()
         self.type(key)
-        self.wait_until(lambda: self.cursor not in {"", before}, f"the cursor to move from {before}", timeout_s=10)
+        self.wait_until(lambda: self.cursor not in {"", before}, f"the cursor to move from {before}")
         return time.monotonic() - started_s
 
     def go_to(self, name: str) -> None:

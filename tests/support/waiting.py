@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 30.0, what: str = "the condition") -> None:
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 90.0, what: str = "the condition") -> None:
     """Return as soon as `condition()` is true. Fails the test after `timeout_s` seconds."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

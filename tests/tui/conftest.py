@@ -60,7 +60,7 @@ def shown(app: HvtuiApp) -> Screenful:
     return Screenful(["".join(segment.text for segment in strip) for strip in strips])
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until `condition` holds; fails when it does not."""
     for _ in range(int(timeout_s / 0.02)):
         if condition():

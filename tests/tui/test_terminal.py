@@ -85,7 +85,7 @@ def test_a_signal_during_the_start_leaves_no_half_set_terminal(opened: Callable[
 def test_a_closed_window_ends_the_program(opened: Callable[..., Terminal]) -> None:
     terminal = opened()
     terminal.hang_up()
-    assert terminal.process.wait(10) == 128 + signal.SIGHUP
+    assert terminal.process.wait(60) == 128 + signal.SIGHUP
 
 
 def test_a_closed_window_ends_the_program_while_much_is_written(opened: Callable[..., Terminal]) -> None:

@@ -147,7 +147,7 @@ def test_a_job_is_cancelled_from_another_process(work, start, journal) -> None:
     worker = start("three", work)
     wait_for(work / "two.paused")
     jobs.cancel(1, journal)
-    assert worker.wait(20) == 130
+    assert worker.wait(60) == 130
     assert journal.job(1).state is JobState.CANCELLED
     assert not any(path.exists() for path in three_files(work))
 
@@ -170,7 +170,7 @@ def test_a_running_job_of_a_living_process_is_left_alone(work, start, journal, h
         with pytest.raises(WrongState, match="it is running"):
             act(1, host, journal)
     worker.send_signal(signal.SIGTERM)
-    worker.wait(20)
+    worker.wait(60)
     assert [job.state for job in journal.recover()] == [JobState.INTERRUPTED]
 
 

@@ -48,7 +48,7 @@ def test_a_detached_job_survives_the_death_of_its_starter_and_of_the_terminal(jo
     command = [sys.executable, "-m", "tests.support.job_worker", "start", str(work)]
     starter = subprocess.Popen(command, start_new_session=True)
     wait_for(work / "two.paused")
-    assert starter.wait(20) == 0
+    assert starter.wait(60) == 0
     pid = int(journal._claim_of(1).split(" ")[1])
     assert os.getsid(pid) == pid  # a session of its own: no terminal can hang up on it
     os.kill(pid, signal.SIGHUP)
