@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -313,11 +314,17 @@ def _signature(root: Element) -> tuple[object, ...]:
         _attribute(root.find("os/type"), "machine"),
         tuple(boot.get("dev") for boot in root.iterfind("os/boot")),
         tuple(root.findtext(f"os/{tag}", "") for tag in ("kernel", "initrd", "cmdline")),
-        tuple(_disk(disk) for disk in root.iterfind("devices/disk")),
+        tuple(_compared_disk(disk) for disk in root.iterfind("devices/disk")),
         tuple((nic.mac, nic.model, nic.source_type, nic.source) for nic in nics),
         tuple(each.get("type") for each in root.iterfind("devices/graphics")),
         tuple((each.tag, _device_model(each)) for each in children if each.tag in _COMPARED_DEVICES),
     )
+
+
+def _compared_disk(element: Element) -> Disk:
+    """libvirt tells no format of an empty drive while its VM runs."""
+    disk = _disk(element)
+    return disk if disk.source else replace(disk, driver_format="")
 
 
 def _device_model(device: Element) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _charts(vm: Vm, history: RateHistory, cells: int, tall: int) -> list[list[Ro
         ("disk write", _rate(rates.disk_write_bytes_s), _peak(history.write, cells), history.write, disk_top),
     )
     return [
-        _chart(name, figure, note, charts.block(values, cells, tall, top=top), cells)
+        _chart(name, figure, note, charts.block(values if figure != NONE else (), cells, tall, top=top), cells)
         for name, figure, note, values, top in told
     ]
 

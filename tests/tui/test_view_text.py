@@ -23,7 +23,7 @@ from tests.support.simulated_world import EVIL
 from tests.tui import scenes, view_scenes
 from vm import hardware
 from vm.hardware import DiskSize
-from vm.model import VmState
+from vm.model import VmRates, VmState
 
 TEXTS = st.text(alphabet=st.sampled_from(" ab-日語é\u0301ー"), max_size=60)
 WIDTHS = st.integers(2, 30)
@@ -102,10 +102,12 @@ def test_a_state_that_nobody_asked_for_is_told_with_its_reason():
     assert "‖ paused, disk error" in text_of(summary_rows(vm, RateHistory(), width=79, height=20, now=scenes.NOW))
 
 
-def test_memory_of_a_guest_that_does_not_tell_is_no_zero():
-    vm = replace(WEB, memory_used_bytes=None)
-    rows = text_of(summary_rows(vm, RateHistory(), width=79, height=20, now=scenes.NOW))
+def test_what_is_not_told_is_no_zero():
+    vm = replace(WEB, memory_used_bytes=None, rates=VmRates(41.0))
+    history = RateHistory(*[(0.0,) * 50] * 6)
+    rows = text_of(summary_rows(vm, history, width=79, height=20, now=scenes.NOW))
     assert "use not told" in rows
+    assert [line for line in rows.splitlines() if "▁" in line] == ["  " + "▁" * 36 + " " * 39], "the CPU alone"
 
 
 def test_sizes_are_awaited_then_told_or_not_known():

@@ -246,6 +246,7 @@ def test_what_a_person_changed_for_the_next_boot_is_pending(change: Callable[[El
         lambda root: _find(root, "currentMemory").__setattr__("text", "2097152"),
         lambda root: _find(root, "devices/channel/target").attrib.pop("state"),
         lambda root: _find(root, "devices/disk/source").attrib.pop("index"),
+        lambda root: _find(root, "devices/disk[@device='cdrom']").append(Element("driver", name="qemu", type="raw")),
         lambda root: None,
     ],
 )
