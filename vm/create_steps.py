@@ -229,11 +229,13 @@ def upload_bytes(connection: libvirt.virConnect, pool: Any, name: str, data: byt
 def _rollback_tiny(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
     made: Any = tiny_volume_names(args["key"]) if result is None else result["made"]
-    _remove_volumes(ctx, args["pool"], [name for name in made if name not in args["existed"]], keep_used=True)
+    with tiny.locked():  # other jobs of a set may be taken back at the same time, and share these volumes
+        _remove_volumes(ctx, args["pool"], [name for name in made if name not in args["existed"]], keep_used=True)
 
 
 def _remove_tiny(ctx: StepContext, args: Args, _result: Result | None = None) -> None:
-    _remove_volumes(ctx, args["pool"], args["names"], keep_used=True)
+    with tiny.locked():
+        _remove_volumes(ctx, args["pool"], args["names"], keep_used=True)
 
 
 def _inverse_tiny(args: Args, result: Result) -> Step | None:
