@@ -80,21 +80,22 @@ def run_and_report_set(
             start()
             ended = job_sets.wait_set(set_id, journal, limit_s, progress.show)
         except KeyboardInterrupt:
-            _cancel(set_id, journal, "Interrupted: cancelling what is not over; Ctrl-C again leaves at once")
+            progress.say("Interrupted: cancelling what is not over; Ctrl-C again leaves at once")
+            _cancel(set_id, journal, progress)
             ended = job_sets.wait_set(set_id, journal, None, progress.show)
         except TimedOut:
             late = TimedOut(f"not done within {limit_s:g} s, cancelled", remedy="Give more time with --timeout")
-            _cancel(set_id, journal, str(late))
+            progress.say(str(late))
+            _cancel(set_id, journal, progress)
             ended = job_sets.wait_set(set_id, journal, None, progress.show)
     return report_set(session, ended, told=progress.told, late=late, done_word=done_word)
 
 
-def _cancel(set_id: int, journal: Journal, why: str) -> None:
-    narrate(why)
+def _cancel(set_id: int, journal: Journal, progress: SetProgress) -> None:
     try:
         job_sets.cancel_set(set_id, journal)
     except HvtuiError as error:  # all ended by themselves in between
-        narrate(str(error))
+        progress.say(str(error))
 
 
 def report_set(

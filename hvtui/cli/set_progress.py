@@ -41,6 +41,11 @@ class SetProgress:
         rows = shutil.get_terminal_size().lines
         self._progress.block(set_lines(job_set, most=min(MOST_LINES, max(rows - 2, 1))))
 
+    def say(self, text: str) -> None:
+        """Say something for good, in the view's place: it is drawn again below."""
+        self._progress.clear()
+        narrate(text)
+
     def _tell_ends(self, job_set: JobSet) -> None:
         ended = [job for job in job_set.jobs if job.state.is_over]
         first_look = self._over is None

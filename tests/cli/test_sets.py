@@ -334,12 +334,16 @@ def test_the_view_has_a_bar_over_the_set_and_a_line_for_each_that_runs(
         progress.show((failed, replace(found[1], state=JobState.DONE), running(found[2]), found[3]))
         progress.show((failed, replace(found[1], state=JobState.DONE), running(found[2], note="x"), found[3]))
         lines = terminal.lines
+        progress.say("Interrupted")
+        progress.show((failed, replace(found[1], state=JobState.DONE), running(found[2], note="x"), found[3]))
+        after = terminal.lines
     assert progress.told == {1}
+    assert [after[0], after[1], after[4]] == [lines[0], "Interrupted", ""]
     assert lines[0] == "hvtui: web-01: no space. Make room (job 1)"
     assert lines[1].endswith("Deploy web-*  1/4 done, 1 failed")
     assert lines[2] == "  web-03  1/2  Make web-03-disk  x"
     assert lines[3] == ""
-    assert terminal.lines[1:] == [""] * 23  # the view goes, what was told stays
+    assert terminal.lines[2:] == [""] * 22  # the view goes, what was told stays
 
 
 def test_the_view_never_grows_over_its_lines_or_the_width(
