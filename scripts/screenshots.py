@@ -167,24 +167,23 @@ def with_view(scenes: Any) -> Any:
     return app
 
 
-def view(name: str, *keys: str, shows: str, scroll: int = 0) -> Scene:
+def view(name: str, *keys: str, shows: str) -> Scene:
     """A scene of the VM web-01 on the whole screen, once it shows what was read on other threads."""
 
-    async def wait_and_scroll(app: Any) -> None:
+    async def wait(app: Any) -> None:
         for _ in range(200):
             if any(shows in segment.text for line in app.screen.scroller.lines for segment in line):
-                app.screen.scroller.scroll_rows(scroll)
                 return
             await asyncio.sleep(0.05)
         raise TimeoutError(f"{name} never showed {shows}")
 
-    return Scene(name, keys=("G", *["k"] * 6, "enter", *keys), app=with_view, prepare=wait_and_scroll)
+    return Scene(name, keys=("G", *["k"] * 6, "enter", *keys), app=with_view, prepare=wait)
 
 
 SCENES = (
     view("vm", shows="198.51.100.11"),
     view("vm-hardware", "2", shows="20.0G"),
-    view("vm-xml", "3", shows="uuid", scroll=12),
+    view("vm-xml", "3", shows="uuid"),
     view("vm-log", "4", shows="Create web-01"),
     Scene("plan", keys=("G", *["k"] * 6), prepare=show_plan),
     Scene("plan-delete", keys=("G", *["k"] * 3), prepare=show_delete),
