@@ -27,17 +27,19 @@ _PAUSE_S = 0.08
 _RETRY_S = 1.0
 _POLL_S = 0.05
 _KEPT_BYTES = 8192
-_READY = re.compile(rb"Cloud-init v\. [^\r\n]{1,80} finished at|" + re.escape(tiny.READY_MARKER.encode()))
+CLOUD_INIT_LINE = re.compile(rb"Cloud-init v\. [^\r\n]{1,80} finished at")
+ANY_LINE = re.compile(CLOUD_INIT_LINE.pattern + b"|" + re.escape(tiny.READY_MARKER.encode()))
 
 
 class ConsoleWatch:
     """A context that reads in the background. `is_ready`: the line was seen; `is_taken`: somebody else has the
     console now."""
 
-    def __init__(self, host: Host, uuid: str, name: str) -> None:
+    def __init__(self, host: Host, uuid: str, name: str, *, line: re.Pattern[bytes]) -> None:
         self.is_ready = False
         self.is_taken = False
         self._host, self._uuid, self._name = host, uuid, name
+        self._line = line
         self._seen = b""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"console-{name}", daemon=True)
@@ -99,5 +101,5 @@ class ConsoleWatch:
 
     def _take(self, chunk: bytes) -> None:
         self._seen = (self._seen + chunk)[-_KEPT_BYTES:]
-        if _READY.search(self._seen):
+        if self._line.search(self._seen):
             self.is_ready = True

@@ -21,7 +21,7 @@ from host.steps import Args, Result, StepContext, StepVerb, register
 from host.text import printable
 from vm.cloud_init_status import CloudInit, from_files
 from vm.guest_files import AgentAnswer, AgentState, read_guest_files
-from vm.ready_console import ConsoleWatch
+from vm.ready_console import ANY_LINE, CLOUD_INIT_LINE, ConsoleWatch
 from vm.template_model import Readiness
 
 POLL_S = 0.5
@@ -73,7 +73,8 @@ def _watched_console(ctx: StepContext, args: Args) -> Iterator[ConsoleWatch | No
     if args["readiness"] == Readiness.AGENT:
         yield None
         return
-    with ConsoleWatch(ctx.host, args["uuid"], args["name"]) as console:
+    line = ANY_LINE if args["readiness"] == Readiness.SERIAL else CLOUD_INIT_LINE
+    with ConsoleWatch(ctx.host, args["uuid"], args["name"], line=line) as console:
         yield console
 
 
