@@ -160,12 +160,14 @@ class _Sending:
         self._open(volume, stream)
         until_s = time.monotonic() + BOUT_S
         with _aborted_on_error(stream):
-            while self.position < self._size_bytes and time.monotonic() < until_s:
+            while True:
                 if self._is_cancelled():
                     raise Cancelled("cancelled by the user")
                 self._send_next(stream)
                 done, total = format_bytes(self.position), format_bytes(self._size_bytes)
                 self._progress(self.position / self._size_bytes, f"{done} of {total}")
+                if self.position >= self._size_bytes or time.monotonic() >= until_s:
+                    break
             stream.finish()
 
     def _open(self, volume: Any, stream: Any) -> None:
@@ -289,10 +291,12 @@ class _Receiving:
         """Take one section after the other for a few seconds. libvirt's client keeps what comes faster than it is
         taken, without a limit: of a section, that is no more than the section."""
         until_s = time.monotonic() + BOUT_S
-        while not self.is_over and time.monotonic() < until_s:
+        while True:
             started_at = self.position
             self._section(connection.newStream(0), volume)
             self.is_over = self.position - started_at < SECTION_BYTES
+            if self.is_over or time.monotonic() >= until_s:
+                break
 
     def _section(self, stream: Any, volume: Any) -> None:
         self._open(volume, stream)
