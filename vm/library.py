@@ -208,7 +208,9 @@ def users(world: World, pool: str, volume: str) -> set[str]:
         return set()
     found = set(world.look_up(world.users, known.path))
     for overlay in world.look_up(world.builders, known.path):
-        found |= set(world.look_up(world.users, overlay)) or {overlay}
+        found |= set(world.look_up(world.users, overlay))
+        if not world.look_up(world.users, overlay) and not world.look_up(world.builders, overlay):
+            found.add(overlay)
     return found
 
 
