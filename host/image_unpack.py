@@ -101,6 +101,26 @@ def unpack_appliance(
     return _appliance(path, names, digests)
 
 
+def read_descriptor(path: Path) -> str:
+    """The text of the descriptor in the OVA at `path`, of which nothing is unpacked. Raises what `unpack_appliance`
+    does."""
+    names: dict[str, Path] = {}
+    found: list[str] = []
+    with _errors(path), tarfile.open(path, "r:") as archive:
+        for member in archive:
+            _check_member(member, names, path)
+            names[member.name] = path
+            if not member.name.lower().endswith(".ovf"):
+                continue
+            content = archive.extractfile(member)
+            if content is None or member.size > _DESCRIPTOR_BYTES:
+                raise UsageError(f"its descriptor is longer than {format_bytes(_DESCRIPTOR_BYTES)}", about=str(path))
+            found.append(content.read(_DESCRIPTOR_BYTES).decode("utf-8", "replace"))
+    if len(found) != 1:
+        raise UsageError(f"an OVA has one descriptor (.ovf), this one has {len(found)}", about=str(path))
+    return found[0]
+
+
 def _appliance(path: Path, names: dict[str, Path], digests: dict[str, dict[str, str]]) -> Appliance:
     descriptors = [name for name in names if name.lower().endswith(".ovf")]
     if len(descriptors) != 1:

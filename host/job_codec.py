@@ -25,6 +25,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "blockers": [_blocker_to_json(blocker) for blocker in plan.blockers],
         "losses": list(plan.losses),
         "keeps": list(plan.keeps),
+        "notes": list(plan.notes),
         "xml_before": plan.xml_before,
         "xml_after": plan.xml_after,
         "long": plan.long,
@@ -59,6 +60,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
             blockers=tuple(Blocker(**blocker) for blocker in data["blockers"]),
             losses=tuple(data["losses"]),
             keeps=tuple(data["keeps"]),
+            notes=tuple(data.get("notes", ())),  # journals of before have none
             xml_before=data["xml_before"],
             xml_after=data["xml_after"],
             long=data["long"],

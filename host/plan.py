@@ -70,7 +70,8 @@ class Plan:
     """Everything a person needs to decide, and everything the runner needs to act.
 
     `command` is the argument list of the equivalent `hvtui` call, without the program's name and --headless.
-    `losses` name what is lost for good, `keeps` what a reader may fear for but stays. A `long` plan may run for more
+    `losses` name what is lost for good, `keeps` what a reader may fear for but stays,
+    `notes` what was looked at and found in order. A `long` plan may run for more
     than a few seconds: the front ends give it a runner process of its own that survives the loss of the terminal.
     """
 
@@ -85,6 +86,7 @@ class Plan:
     blockers: tuple[Blocker, ...] = ()
     losses: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     xml_before: str | None = None
     xml_after: str | None = None
     long: bool = False

@@ -110,23 +110,32 @@ def _make(ctx: StepContext, name: str, path: str, *, build: bool) -> bool:
     _remove(ctx, name)
     until_s = time.monotonic() + _PATIENCE_S
     while True:
-        with ctx.calls("look into", path) as connection:
-            try:
-                connection.storagePoolCreateXML(_pool_xml(name, path), _BUILD if build else 0)
-            except libvirt.libvirtError as error:
-                message = error.get_error_message() or ""
-                if _NO_DIRECTORY in message:
-                    return False
-                if PREFIX not in message:
-                    raise
-            else:
-                return True
+        made = _try(ctx, name, path, flags=0)
+        if made is False and build:  # building changes the mode of a directory that is there
+            made = _try(ctx, name, path, flags=_BUILD)
+        if made is not None:
+            return made
         if time.monotonic() > until_s:
             remedy = f"Finish that job; if there is none: virsh pool-destroy {PREFIX}…, as in virsh pool-list"
             raise Busy("another job is looking into this directory", about=path, remedy=remedy)
         ctx.raise_if_cancelled()
         ctx.progress(None, f"waiting: another job is looking into {printable(path, limit=80)}")
         time.sleep(_POLL_S)
+
+
+def _try(ctx: StepContext, name: str, path: str, *, flags: int) -> bool | None:
+    """True when the pool was made, False when there is no such directory, None when another job is in it."""
+    with ctx.calls("look into", path) as connection:
+        try:
+            connection.storagePoolCreateXML(_pool_xml(name, path), flags)
+        except libvirt.libvirtError as error:
+            message = error.get_error_message() or ""
+            if _NO_DIRECTORY in message:
+                return False
+            if PREFIX not in message:
+                raise
+            return None
+    return True
 
 
 def _pool_xml(name: str, path: str) -> str:

@@ -25,6 +25,7 @@ def plan_text(plan: Plan, *, diff: bool = True, same_as: bool = True) -> str:
     lines += [f"  lost: {printable(loss)}" for loss in plan.losses]
     lines += [f"  kept: {printable(kept)}" for kept in plan.keeps]
     lines += [f"  warning: {printable(warning)}" for warning in plan.warnings]
+    lines += [f"  in order: {printable(note)}" for note in plan.notes]
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"  {number}  {printable(step.title, limit=400)}")
         lines += [f"     {paint(printable(command, limit=2000), 'dim')}" for command in step.commands]

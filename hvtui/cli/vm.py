@@ -52,6 +52,7 @@ VERBS: Verbs = {
     "align": ("hvtui.cli.vm_drift:align", "Make VMs as their templates and profiles say."),
     "delete": ("hvtui.cli.vm_settings:delete", "Delete VMs; their disks stay unless named."),
     "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
+    "import": ("hvtui.cli.vm_import:import_", "Import a bundle, disks of another product, or an OVA."),
     "export": ("hvtui.cli.vm_export:export", "Export a VM to a bundle with its disks and state."),
     "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
 }
