@@ -6,19 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from host.errors import UsageError
-from host.units import parse_size
+from hvtui.tui import form_fields
+from hvtui.tui.form_fields import YES_NO, size_bytes, whole_number
 from vm.create_request import CreateRequest, Firmware, Graphics, SourceKind, tiny_request
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One line of the form. `choices` are (shown, value) pairs; `sources` are those that need it (empty: all)."""
+class Field(form_fields.Field):
+    """One line of the form; `sources` are those that need it (empty: all)."""
 
-    key: str
-    label: str
-    value: str
-    hint: str = ""
-    choices: tuple[tuple[str, str], ...] = ()
     sources: frozenset[SourceKind] = frozenset()
 
     def applies_to(self, source: SourceKind) -> bool:
@@ -45,7 +41,6 @@ _SCREENS = (
     ("VNC on 127.0.0.1", Graphics.LOOPBACK.value),
     ("none: serial console only", Graphics.NONE.value),
 )
-_YES_NO = (("yes", "yes"), ("no", "no"))
 
 FIELDS: tuple[Field, ...] = (
     Field("name", "name", "", "letters, digits, . _ -"),
@@ -61,10 +56,10 @@ FIELDS: tuple[Field, ...] = (
     Field("network", "network", "auto", "auto, none, user, bridge:br0, or a libvirt network"),
     Field("firmware", "firmware", Firmware.AUTO.value, choices=_FIRMWARE,
           sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
-    Field("tpm", "TPM", "no", choices=_YES_NO, sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
+    Field("tpm", "TPM", "no", choices=YES_NO, sources=frozenset(SourceKind) - {SourceKind.TINY, SourceKind.KERNEL}),
     Field("graphics", "screen", Graphics.SOCKET.value, choices=_SCREENS),
     Field("tags", "tags", "", "such as: web, prod"),
-    Field("start", "start now", "yes", choices=_YES_NO),
+    Field("start", "start now", "yes", choices=YES_NO),
 )  # fmt: skip
 
 # What a source suggests, as long as the user has not typed something else.
@@ -75,11 +70,6 @@ SUGGESTED: Mapping[SourceKind, Mapping[str, str]] = {
     SourceKind.IMAGE: {"vcpus": "2", "memory": "2G", "disk": "0"},
     SourceKind.EMPTY: {"vcpus": "2", "memory": "2G", "disk": "20G"},
 }
-
-
-def key_of_label(label: str) -> str | None:
-    """The key of the field with that label, which a UsageError of `request_from` is about."""
-    return next((field.key for field in FIELDS if field.label == label), None)
 
 
 def request_from(values: Mapping[str, str]) -> CreateRequest:
@@ -101,9 +91,9 @@ def request_from(values: Mapping[str, str]) -> CreateRequest:
         kernel=chosen.get("kernel", ""),
         initrd=chosen.get("initrd", ""),
         kernel_arguments=chosen.get("kernel_arguments", ""),
-        vcpus=_whole_number("vCPUs", chosen["vcpus"]),
-        memory_bytes=_size("memory", chosen["memory"]),
-        disk_bytes=_size("new disk", chosen.get("disk", "0")),
+        vcpus=whole_number("vCPUs", chosen["vcpus"]),
+        memory_bytes=size_bytes("memory", chosen["memory"]),
+        disk_bytes=size_bytes("new disk", chosen.get("disk", "0")),
         network=chosen["network"] or "auto",
         firmware=Firmware(chosen.get("firmware", Firmware.AUTO.value)),
         tpm=chosen.get("tpm") == "yes",
@@ -112,16 +102,3 @@ def request_from(values: Mapping[str, str]) -> CreateRequest:
         start=chosen["start"] == "yes",
         wait_ready=chosen["start"] == "yes" and source is SourceKind.TINY,
     )
-
-
-def _whole_number(label: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{text!r} is not a number of at least 1", about=label)
-    return int(text)
-
-
-def _size(label: str, text: str) -> int:
-    try:
-        return 0 if text in {"", "0"} else parse_size(text)
-    except UsageError as error:
-        raise UsageError(error.cause, about=label, remedy=error.remedy) from None
