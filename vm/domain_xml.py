@@ -29,6 +29,7 @@ HVTUI_PREFIX = "hvtui"
 HVTUI_ELEMENT = f"{{{HVTUI_NAMESPACE}}}vm"
 TAG_ELEMENT = f"{{{HVTUI_NAMESPACE}}}tag"
 OWNER_ELEMENT = f"{{{HVTUI_NAMESPACE}}}owner"
+TEMPLATE_ELEMENT = f"{{{HVTUI_NAMESPACE}}}template"  # vm.template_mark's
 OSINFO_NAMESPACE = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
@@ -137,6 +138,7 @@ def read_config(xml: str, *, inactive_xml: str | None = None) -> VmConfig:
     vcpu = root.find("vcpu")
     channel = root.find(f"devices/channel/target[@name='{AGENT_CHANNEL}']")
     balloon = root.find("devices/memballoon")
+    template = root.find(f"metadata/{HVTUI_ELEMENT}/{TEMPLATE_ELEMENT}")
     return VmConfig(
         title=root.findtext("title", ""),
         description=root.findtext("description", ""),
@@ -162,6 +164,8 @@ def read_config(xml: str, *, inactive_xml: str | None = None) -> VmConfig:
         graphics=tuple(_graphics(each) for each in root.iterfind("devices/graphics")),
         host_devices=len(root.findall("devices/hostdev")) + len(root.findall("devices/interface[@type='hostdev']")),
         pending_changes=inactive_xml is not None and has_pending_changes(root, _parsed(inactive_xml)),
+        template=_attribute(template, "name"),
+        is_linked=_attribute(template, "linked") == "yes",
     )
 
 

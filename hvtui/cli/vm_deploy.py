@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vm.deploy_request import DeployRequest
 
 READY, STARTED, DEFINED = "ready", "started", "defined"
-SECRET_SETTINGS = frozenset({"password-hash", "run"})  # what the journal must not hold
 READY_TIMEOUT_S = 600.0
 UNTIL_HELP = "When a VM counts as done: ready (its guest says so, and its seed is gone), started, or defined."
 
@@ -72,6 +71,7 @@ def request(
 ) -> DeployRequest:
     """The request that the options mean. Raises NotFound, UsageError, ConnectionLost, Denied."""
     from vm.deploy_defaults import read_parts
+    from vm.deploy_options import of_set
     from vm.deploy_request import DeployRequest
     from vm.name_patterns import expand
 
@@ -98,31 +98,9 @@ def request(
         start=until != DEFINED,
         wait_ready=until == READY,
         ready_timeout_s=session.timeout_s or READY_TIMEOUT_S,
-        command=("vm", "deploy", *_words(asked), *_names(template, wanted)),
+        command=of_set(template, wanted, asked),
         **changes,
     )
-
-
-def _names(template: str, pattern: str) -> tuple[str, ...]:
-    separator = ("--",) if template.startswith("-") or pattern.startswith("-") else ()
-    return (*separator, template, pattern)
-
-
-def _words(asked: dict[str, Any]) -> Iterator[str]:
-    """The options as they were given, without what may be secret."""
-    options = {
-        "count": "-n", "first": "--first", "user_data": "--user-data", "pool": "--pool", "library": "--library",
-        "until": "--until", "title": "--title", "owner": "--owner",
-    }  # fmt: skip
-    for key, name in options.items():
-        if asked.get(key) is not None:
-            yield from (name, str(asked[key]))
-    if asked.get("linked") is False:
-        yield "--full"
-    for key, name in (("profiles", "--profile"), ("settings", "--set"), ("tags", "--tag")):
-        for value in asked.get(key) or ():
-            if key != "settings" or value.partition("=")[0].strip() not in SECRET_SETTINGS:
-                yield from (name, value)
 
 
 def read_user_data(path: str) -> str:
