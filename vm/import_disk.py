@@ -2,7 +2,7 @@
 
 The firmware follows from the partition table (vm.boot_sector), the bus and the card from where the disk comes from:
 they are what its system has drivers for at its first start, not what is fastest; vm.paravirtual changes them later.
-What is packed is looked into when it is unpacked. The steps are those of vm.import_disk_steps. This module changes nothing.
+What is packed is looked into when it is unpacked. The steps are those of vm.import_disk_steps. Nothing is changed here.
 """
 
 from __future__ import annotations
