@@ -39,6 +39,11 @@ SCOPES = {
     "host": "Host",
     "create": "New virtual machine",
     "xml": "XML editor",
+    "templates": "Templates",
+    "newtemplate": "New template",
+    "edittemplate": "What a template says of itself",
+    "deploy": "Deploy from a template",
+    "drift": "Where a VM departs from its template",
 }
 
 

@@ -19,6 +19,7 @@ from vm.model import Vm
 
 if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
+    from vm.template_model import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Target:
     job: Job | None = None
     vms_there: int = 0
     job_set: JobSet | None = None
+    template: Template | None = None
 
 
 Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
@@ -51,6 +53,11 @@ def no_vm_at_all(target: Target) -> bool:
 def any_vm(target: Target) -> bool:
     """At least one VM is marked or under the cursor."""
     return bool(target.vms)
+
+
+def one_template(target: Target) -> bool:
+    """A template is under the cursor."""
+    return target.template is not None
 
 
 def one_vm(target: Target) -> bool:
@@ -107,6 +114,8 @@ def why_not(action: Action, target: Target) -> str:
         if job_set is not None:
             return f"{action.title}: set {job_set.id} is {job_set.state.value}"
         return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
+    if action.noun == "template":
+        return f"{action.title}: no template is selected"
     if not target.vms:
         return f"{action.title}: no VM is selected"
     if not target.is_live:

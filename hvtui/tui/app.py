@@ -65,6 +65,8 @@ SCREENS = {
     "events": "hvtui.tui.screens.events:EventsScreen",
     "host": "hvtui.tui.screens.host:HostScreen",
     "create": "hvtui.tui.screens.create:CreateScreen",
+    "templates": "hvtui.tui.screens.templates:TemplatesScreen",
+    "deploy": "hvtui.tui.screens.deploy:DeployScreen",
     "help": "hvtui.tui.screens.help:HelpScreen",
 }
 

@@ -14,7 +14,7 @@ from hvtui.tui.actions import Action, action_named, actions_for, all_actions
 _SHOWN = {
     "question_mark": "?", "slash": "/", "colon": ":", "asterisk": "*", "escape": "esc", "up": "↑", "down": "↓",
     "left": "←", "right": "→", "pageup": "pgup", "pagedown": "pgdn", "full_stop": ".", "comma": ",",
-    "left_square_bracket": "[", "right_square_bracket": "]", "minus": "-", "plus": "+",
+    "left_square_bracket": "[", "right_square_bracket": "]", "equals_sign": "=", "minus": "-", "plus": "+",
 }  # fmt: skip
 _TOGETHER = ({"fleet", "vm"}, {"view", "vm"})  # the scopes of the screens that have two
 

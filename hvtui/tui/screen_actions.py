@@ -1,13 +1,14 @@
-"""The actions of the screens other than the fleet: jobs, events, create and the XML editor. Data only."""
+"""The actions of the screens other than the fleet: jobs, events, templates, drift, forms, XML editor. Data only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from host.job_model import Job, JobSet
 from host.plan import Danger
 from hvtui.tui import job_text
-from hvtui.tui.actions import Action, Target, When, on_screen
+from hvtui.tui.actions import Action, Target, When, always, on_screen, one_template
 
 
 def _job_that(test: Callable[[Job | JobSet], bool]) -> When:
@@ -18,7 +19,47 @@ def _job_that(test: Callable[[Job | JobSet], bool]) -> When:
     return applies
 
 
+def _template(verb: str, key: str, title: str, method: str, **rest: Any) -> Action:
+    rest.setdefault("when", one_template)
+    return Action(f"templates.{verb}", (key,), title, noun="template", handler=on_screen(method), **rest)
+
+
+def _form(scope: str, title: str, *, command: str, help_text: str, noun: str) -> tuple[Action, ...]:
+    """The two keys of a form."""
+    return (
+        Action(f"{scope}.submit", ("ctrl+s",), title, noun=noun, help=help_text, handler=on_screen("submit"), footer=1,
+               command=command),
+        Action(f"{scope}.leave", ("escape",), "back", noun=noun, handler=on_screen("leave"), footer=2),
+    )  # fmt: skip
+
+
 SCREEN_ACTIONS: tuple[Action, ...] = (
+    _template("deploy", "d", "deploy", "deploy", footer=1, help="make VMs from it, many at once",
+              command="vm deploy TEMPLATE NAME"),
+    _template("add", "a", "add", "add", when=always, footer=2, command="template add NAME --from WHAT",
+              help="tiny in seconds, debian in minutes, an image file, or a volume"),
+    _template("edit", "e", "edit", "edit", footer=3, command="template edit NAME KEY=VALUE",
+              help="what it says of itself; VMs made from it stay as they are"),
+    _template("verify", "v", "verify", "verify", footer=4, command="template verify NAME",
+              help="read its images again and compare; once more stops it"),
+    _template("remove", "D", "remove", "remove_template", footer=5, danger=Danger.DESTRUCTIVE,
+              command="template remove NAME", help="with its images; refused while VMs need them"),
+    _template("open", "enter", "details", "open_template", footer=6, command="template show NAME",
+              help="on the whole screen, or the list again"),
+    _template("refresh", "f5", "read again", "read_again", when=always),
+    _template("back", "escape", "back", "back", when=always, footer=7),
+    *_form("deploy", "deploy", noun="template", command="vm deploy TEMPLATE NAME",
+           help_text="show the plan, then make the VMs"),
+    *_form("newtemplate", "add it", noun="template", command="template add NAME --from WHAT",
+           help_text="show the plan, then add the template"),
+    *_form("edittemplate", "change it", noun="template", command="template edit NAME KEY=VALUE",
+           help_text="show the plan, then store it"),
+    Action("drift.align", ("enter",), "align", noun="drift", handler=on_screen("align_one"), footer=1,
+           command="vm align NAME --only KEY", help="make it so again; the plan is shown first"),
+    Action("drift.align_all", ("A",), "align all", noun="drift", handler=on_screen("align_all"), footer=2,
+           command="vm align NAME", help="all that loses nothing by it"),
+    Action("drift.refresh", ("f5",), "compare again", noun="drift", handler=on_screen("read_again")),
+    Action("drift.back", ("escape",), "back", noun="drift", handler=on_screen("leave"), footer=3),
     Action(
         "jobs.cancel", ("x",), "cancel", noun="job", help="stop it: what it made is rolled back",
         danger=Danger.DISRUPTIVE, when=_job_that(job_text.can_cancel), handler=on_screen("cancel_job"), footer=1,

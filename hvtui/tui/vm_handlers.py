@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
     from vm.model import Vm
 
+DEBIAN = "debian"  # the recipe, and the template that it makes
 UNDO_LOOKS_AT = 20  # jobs, each of which asks the host
 
 
@@ -88,6 +89,30 @@ async def edit_xml(app: HvtuiApp, target: Target) -> None:
     vm = target.vms[0]
     xml = await app.bridge.call(editable_xml, app.services.host, vm)
     app.push_screen(XmlEditorScreen(vm, xml))
+
+
+def show_drift(app: HvtuiApp, target: Target) -> None:
+    """Show where one VM departs from its template."""
+    from hvtui.tui.screens.drift import DriftScreen
+
+    app.push_screen(DriftScreen(target.vms[0]))
+
+
+async def deploy_debian(app: HvtuiApp, _target: Target) -> None:
+    """Make the template `debian` where there is none yet, and open the form that deploys from it."""
+    from hvtui.tui.screens.deploy import DeployScreen
+    from hvtui.tui.screens.fleet import FleetScreen
+    from vm import library
+    from vm.template_add import AddRequest, OriginKind, plan_add
+
+    host, call = app.services.host, app.bridge.call
+    found = await call(library.read, host)
+    if all(template.name != DEBIAN for template in found.templates):
+        plan = await call(plan_add, host, AddRequest(DEBIAN, DEBIAN, kind=OriginKind.RECIPE))
+        if not await app.propose([plan], done="added", ask=True):
+            return
+    if isinstance(app.screen, FleetScreen):  # else it took minutes, and something else is looked at now
+        app.push_screen(DeployScreen(DEBIAN))
 
 
 async def delete(app: HvtuiApp, target: Target) -> None:

@@ -79,7 +79,7 @@ async def test_tags_of_several_vms_are_added_and_removed(app_on: App, simulated:
         await until(pilot, lambda: getattr(vm(app, "web-01").config, "tags", ()) == ("prod", "new"))
 
 
-@pytest.mark.parametrize("key", ["r", "t", "T"])
+@pytest.mark.parametrize("key", ["r", "t", "ctrl+t"])
 async def test_an_answer_that_changes_nothing_does_nothing(app_on: App, simulated: Host, journal: Journal, key: str):
     app = app_on(simulated)
     async with running(app) as pilot:
@@ -107,7 +107,7 @@ async def test_a_title_is_set(app_on: App, simulated: Host):
     app = app_on(simulated)
     async with running(app) as pilot:
         await go_to(pilot, "build-07")
-        await pilot.press("T")
+        await pilot.press("ctrl+t")
         await on_screen(pilot, PromptScreen)
         await pilot.press(*"nightly", "enter")
         await until(pilot, lambda: getattr(vm(app, "build-07").config, "title", "") == "nightly")
@@ -118,7 +118,7 @@ async def test_a_title_is_set(app_on: App, simulated: Host):
 async def test_hostile_names_are_harmless_in_questions(app_on: App, simulated: Host, name: str, size: tuple[int, int]):
     app = app_on(simulated)
     async with running(app, size) as pilot:
-        for key in ("r", "t", "T"):
+        for key in ("r", "t", "ctrl+t"):
             await go_to(pilot, name)
             await pilot.press(key)
             screen = await on_screen(pilot, PromptScreen)
@@ -130,7 +130,7 @@ async def test_hostile_names_are_harmless_in_questions(app_on: App, simulated: H
             await on_screen(pilot, FleetScreen)
 
 
-@pytest.mark.parametrize("key", ["t", "T", "r"])
+@pytest.mark.parametrize("key", ["t", "ctrl+t", "r"])
 async def test_what_is_typed_in_one_go_after_a_prompts_key_is_the_answer(app_on: App, simulated: Host, key: str):
     app = app_on(simulated)
     async with running(app) as pilot:

@@ -27,8 +27,28 @@ _SCOPE_TITLES = {
     "host": "Host",
     "create": "New virtual machine",
     "xml": "XML editor",
+    "templates": "Templates",
+    "newtemplate": "New template",
+    "edittemplate": "What a template says of itself",
+    "deploy": "Deploy from a template",
+    "drift": "Where a VM departs from its template",
 }
-_ORDER = ("vm", "jobs", "events", "host", "create", "xml", "fleet", "view", "app")
+_ORDER = (
+    "vm",
+    "jobs",
+    "events",
+    "host",
+    "create",
+    "xml",
+    "templates",
+    "newtemplate",
+    "edittemplate",
+    "deploy",
+    "drift",
+    "fleet",
+    "view",
+    "app",
+)
 _KEYS, _TITLE, _MOST_IDS = 13, 20, 90  # cells; ids are shown from that width on
 
 

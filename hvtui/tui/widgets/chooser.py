@@ -47,6 +47,12 @@ class Chooser(Widget, can_focus=True):
         self.refresh()
         self.post_message(self.Changed(self))
 
+    def offer(self, choices: Sequence[tuple[str, str]], value: str) -> None:
+        """Offer these from now on, with `value` chosen, or the first one where that is not among them."""
+        self._choices = tuple(choices)
+        values = [choice for _shown, choice in self._choices]
+        self.choose(value if value in values else values[0])
+
     def on_key(self, event: events.Key) -> None:
         """Letters belong to the form, as in its text fields: none of them is a key of the program here."""
         if event.is_printable and event.key not in {"space", "h", "l"}:

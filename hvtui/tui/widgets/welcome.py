@@ -59,6 +59,7 @@ def welcome_rows(snapshot: Snapshot | None, width: int) -> list[list[Span]]:
 
 _FIRST_STEPS = (
     ("fleet.tiny", "try one now: a tiny Linux made from this system's own kernel (5 s, 128 MB)"),
+    ("fleet.debian", "make a Debian template and deploy from it (3 min)"),
     ("app.create", "new VM from an ISO or a disk image"),
     ("app.host", "what this host can do"),
     ("app.help", "all keys"),
