@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vm import (
+    clone_steps,
     create_steps,
     create_wait,
     delete_steps,
@@ -12,6 +13,7 @@ from vm import (
     import_disk_steps,
     import_steps,
     lifecycle_steps,
+    paravirtual_steps,
     profile_steps,
     ready_steps,
     settings_steps,
@@ -19,6 +21,7 @@ from vm import (
 )
 
 __all__ = [
+    "clone_steps",
     "create_steps",
     "create_wait",
     "delete_steps",
@@ -28,6 +31,7 @@ __all__ = [
     "import_disk_steps",
     "import_steps",
     "lifecycle_steps",
+    "paravirtual_steps",
     "profile_steps",
     "ready_steps",
     "settings_steps",

@@ -43,6 +43,7 @@ VERBS: Verbs = {
     "autostart": ("hvtui.cli.vm_lifecycle:autostart", "Start VMs with the host, or no more."),
     "create": ("hvtui.cli.vm_create:create", "Make a VM from an image, an ISO, a kernel, or 'tiny'."),
     "deploy": ("hvtui.cli.vm_deploy:deploy", "Make VMs from a template, many at once."),
+    "clone": ("hvtui.cli.vm_clone:clone", "Clone a VM: whole copies, or linked ones."),
     "unseed": ("hvtui.cli.vm_deploy:unseed", "Take the seed away from VMs deployed without waiting."),
     "rename": ("hvtui.cli.vm_settings:rename", "Give a VM another name."),
     "set": ("hvtui.cli.vm_settings:set_", "Change title, description, tags, owner, CPUs, memory."),
@@ -53,6 +54,7 @@ VERBS: Verbs = {
     "delete": ("hvtui.cli.vm_settings:delete", "Delete VMs; their disks stay unless named."),
     "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
     "import": ("hvtui.cli.vm_import:import_", "Import a bundle, disks of another product, or an OVA."),
+    "paravirtual": ("hvtui.cli.vm_import:paravirtual", "Switch an imported VM to virtio disks and cards."),
     "export": ("hvtui.cli.vm_export:export", "Export a VM to a bundle with its disks and state."),
     "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
 }
