@@ -12,7 +12,8 @@ from host.errors import UsageError
 from host.text import printable
 from host.units import parse_size
 from hvtui.cli.change import change
-from hvtui.cli.grammar import option, verb
+from hvtui.cli.chosen import one_vm
+from hvtui.cli.grammar import name_argument, option, verb
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
@@ -127,3 +128,19 @@ def _disks(sources: tuple[Path, ...], given: dict[str, Any]) -> tuple[str, Calla
         **_limit(given),
     )
     return request.name or sources[0].name, lambda host: plan_import_disk(host, request)
+
+
+@verb(
+    "paravirtual",
+    name_argument(),
+    option("--now", is_flag=True, text="Switch at once: its guest is known to have virtio's drivers (a Linux, say)."),
+    text="Switch an imported VM from emulated disks and cards to paravirtual ones (virtio). Its guest is first started "
+    "with a small disk and a card more; when its agent sees them (--timeout, 1800 s), the others are switched.",
+)
+def paravirtual(session: Session, name: str, now: bool) -> int:
+    from vm.paravirtual import WAIT_TIMEOUT_S, plan_paravirtual
+
+    vm, host = one_vm(session, name, config=True), session.host()
+    plan = plan_paravirtual(host, vm, now=now, timeout_s=session.timeout_s or WAIT_TIMEOUT_S)
+    unchanged = () if plan.steps else (vm.uuid,)
+    return change(session, [(vm.name, vm.uuid, lambda: plan)], own_waiting=session.wait, unchanged=unchanged)
