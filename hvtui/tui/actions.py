@@ -50,6 +50,11 @@ def no_vm_at_all(target: Target) -> bool:
     return not target.vms and not target.vms_there
 
 
+def some_vm_there(target: Target) -> bool:
+    """The host has a VM, whether a filter hides it or not."""
+    return not no_vm_at_all(target)
+
+
 def any_vm(target: Target) -> bool:
     """At least one VM is marked or under the cursor."""
     return bool(target.vms)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from host.plan import Danger, Plan
 from hvtui.tui import actions
-from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm_at_all, on_screen, one_vm
+from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm_at_all, on_screen, one_vm, some_vm_there
 from vm.model import Vm, VmState
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ FLEET_ACTIONS: tuple[Action, ...] = (
     _fleet("mark_all", "asterisk", "mark all shown", "mark_all", help="again: unmark all"),
     _fleet("filter", "slash", "filter", "open_filter", footer=14, help="state:running tag:web cpu>50 text"),
     _fleet("open", "enter", "open", "open_vm", when=any_vm, footer=17, help="the VM on the whole screen"),
-    _fleet("details", "d", "details", "toggle_details", help="show or hide the details pane"),
+    _fleet("details", "d", "details", "toggle_details", when=some_vm_there, help="show or hide the details pane"),
     _fleet("back", "escape", "back", "back", help="close, clear the filter, then the marks"),
     _fleet("sort", "o", "sort", "say_sort_keys", footer=30, help="then 1-9: sort by that column, again: reversed"),
     _fleet("columns", "C", "columns", "choose_columns", help="which of them the list shows, and in what order"),

@@ -199,7 +199,11 @@ def test_actions_that_are_shown_together_share_a_key_only_when_never_both_apply(
             for key in keymap.keys_of(action):
                 by_key.setdefault(key, []).append(action)
         shared = {key: {a.id for a in found} for key, found in by_key.items() if len(found) > 1}
-        assert shared == {"t": {"fleet.tiny", "vm.tags"}, "escape": {"fleet.back", "app.back"}}
+        assert shared == {
+            "t": {"fleet.tiny", "vm.tags"},
+            "d": {"fleet.debian", "fleet.details"},
+            "escape": {"fleet.back", "app.back"},
+        }
 
 
 def test_every_action_has_a_way_to_do_it_and_dangerous_ones_a_command():

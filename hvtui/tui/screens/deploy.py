@@ -40,7 +40,7 @@ class DeployScreen(FormScreen[PlanSet]):
         self._number = 0  # of the newest plan that was asked for
 
     def on_mount(self) -> None:
-        self.run_worker(self._offer_choices(), group="choices")
+        self.run_worker(self._offer_choices, group="choices")
 
     def on_unmount(self) -> None:
         self._number += 1

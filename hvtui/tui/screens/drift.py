@@ -78,7 +78,7 @@ class DriftScreen(HvtuiScreen):
 
     def read_again(self) -> None:
         """Compare it now."""
-        self.run_worker(self._read(), group="drift", exclusive=True)
+        self.run_worker(self._read, group="drift", exclusive=True)
 
     async def _read(self) -> None:
         from vm.drift import compare

@@ -109,7 +109,7 @@ class TemplatesScreen(HvtuiScreen):
 
     def read_again(self) -> None:
         """Read the library: a constant number of calls."""
-        self.run_worker(self._read(), group="library", exclusive=True)
+        self.run_worker(self._read, group="library", exclusive=True)
 
     async def _read(self) -> None:
         from vm import library
