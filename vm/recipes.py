@@ -102,6 +102,7 @@ def build(
 def _tiny(directory: Path, progress: Progress, is_cancelled: IsCancelled) -> Built:
     """Its host name comes by the kernel's command line (vm.tiny.kernel_arguments): it takes no seed."""
     from vm import recipe_tiny, tiny
+    from vm.deploy_xml import NAME_FIELD
 
     made = recipe_tiny.build(directory, progress, is_cancelled=is_cancelled)
     files = (
@@ -115,7 +116,7 @@ def _tiny(directory: Path, progress: Progress, is_cancelled: IsCancelled) -> Bui
         "firmware": Firmware.BIOS.value,
         "readiness": (Readiness.AGENT if made.has_agent else Readiness.SERIAL).value,
         "takes_seed": False,
-        "kernel_arguments": tiny.kernel_arguments(""),
+        "kernel_arguments": f"{tiny.kernel_arguments('')} tiny.hostname={NAME_FIELD}",
         "disk_bus": "virtio",
         "nic_model": "virtio",
     }
