@@ -31,8 +31,8 @@ from vm.create_checks import Findings, check_os_id
 from vm.create_request import Firmware
 from vm.library import read
 from vm.library_pool import pool_blockers, pool_steps
-from vm.template_manifest import check_template_name
-from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Readiness
+from vm.template_manifest import check_template, check_template_name
+from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Readiness, Template, TemplateImage
 from vm.template_prepare import disk_kind
 
 __all__ = ["AddRequest", "OriginKind", "plan_add", "template_steps", "template_uuid", "tidy_steps"]
@@ -100,6 +100,7 @@ def plan_add(host: Host, request: AddRequest) -> Plan:
     ConnectionLost, Denied, Unsupported."""
     check_template_name(request.name)
     _check_sha256(request.sha256)
+    _check_values(request)
     library = read(host, request.library)
     mark = str(uuids.uuid4())[:8]
     findings = Findings()
@@ -164,6 +165,13 @@ def _check_sha256(text: str) -> None:
     if text and (len(text) != _SHA256_DIGITS or not digits.issuperset(text)):
         cause = f"{printable(text, limit=80)!r} is no SHA-256"
         raise UsageError(cause, remedy="It has 64 hexadecimal digits: the first word that sha256sum prints")
+
+
+def _check_values(request: AddRequest) -> None:
+    """Refuse what no manifest can hold, with a stand-in for the images that are not there yet."""
+    given = {key: getattr(request, key) for key in FACTS if getattr(request, key) is not None}
+    stand_in = TemplateImage("x", ImageRole.DISK, "qcow2", 1, 1, "0" * _SHA256_DIGITS)
+    check_template(Template(request.name, (stand_in,), **given))
 
 
 def _check_name(library: Library, name: str, findings: Findings) -> None:

@@ -18,7 +18,7 @@ from vm.commands import host_blockers
 from vm.create_request import Firmware
 from vm.library import linked_vms
 from vm.template_add import finish_step, template_uuid, tidy_steps
-from vm.template_manifest import from_toml, name_of_text, to_toml
+from vm.template_manifest import check_template, to_toml
 from vm.template_model import DEFAULT_LIBRARY, Library, Readiness, Template
 
 _MOST_NAMED = 3
@@ -72,8 +72,7 @@ def plan_edit(host: Host, library: Library, template: Template, changes: Mapping
     values = {_FIELDS.get(key, key): _value(key, text) for key, text in changes.items()}
     same = replace(template, **values) == template
     new = replace(template, **values, revision=template.revision + 1, manifest="")
-    text, mark = to_toml(new), _mark()
-    from_toml(text, name_of_text(new, text))  # what could not be read again is not written
+    text, mark = check_template(new), _mark()
     args = {
         **_identity(library, template, mark),
         "text": text,

@@ -118,6 +118,18 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def check_template(template: Template) -> str:
+    """The manifest's text, once it is sure that it can be read again. Raises UsageError naming the key otherwise."""
+    try:
+        text = to_toml(template)
+        from_toml(text, name_of_text(template, text))
+    except UnicodeEncodeError:
+        raise UsageError("a text of the template holds bytes that are no text", about=template.name) from None
+    except UsageError as error:
+        raise UsageError(error.cause, about=template.name, remedy=error.remedy) from None
+    return text
+
+
 # Reading
 
 

@@ -423,9 +423,20 @@ def _finish(ctx: StepContext, args: Args) -> Result:
     template_prepare.remove_work(args["mark"])
     with ctx.calls("write the index", args["pool"]) as connection:
         _drop_record(connection, args)
-        here = library.read_here(connection, args["pool"])
-        note = write_index(connection, args["pool"], here.templates) if here.exists and here.is_active else ""
+        note = _index(connection, args["pool"])
     return {"index": printable(note, limit=200)}
+
+
+def _index(connection: Any, pool: str) -> str:
+    here = library.read_here(connection, pool)
+    return write_index(connection, pool, here.templates) if here.exists and here.is_active else ""
+
+
+def _index_again(ctx: StepContext, args: Args, result: Result | None) -> None:
+    """Whole again, where it was killed while it was written; that it names a template too many does no harm."""
+    settle(result)
+    with ctx.calls("write the index", args["pool"]) as connection:
+        _index(connection, args["pool"])
 
 
 def _nothing(_args: Mapping[str, Any], _result: Result) -> None:
@@ -445,6 +456,6 @@ for _verb in (
     StepVerb("template.withdraw", _withdraw, _restore, _inverse_withdraw),
     StepVerb("template.remove-images", _remove_images, None, _gone),
     StepVerb("template.tidy", _tidy, None, _nothing),
-    StepVerb("template.finish", _finish, None, _nothing),
+    StepVerb("template.finish", _finish, _index_again, _nothing),
 ):
     register(_verb)

@@ -36,6 +36,7 @@ VERBS: Verbs = {
     "list": ("hvtui.cli.template:list_", "List the templates of the library."),
     "show": ("hvtui.cli.template:show", "Show everything about templates, and which VMs need them."),
     "add": ("hvtui.cli.template_change:add", "Add a template: from an image file, a recipe, or a volume."),
+    "capture": ("hvtui.cli.template_capture:capture", "Make a template from a VM that is off."),
     "edit": ("hvtui.cli.template_change:edit", "Change what a template says of itself."),
     "remove": ("hvtui.cli.template_change:remove", "Remove templates that no VM needs."),
     "verify": ("hvtui.cli.template:verify", "Read the images again and compare their SHA-256."),
@@ -217,12 +218,12 @@ def _record(host: Host, library: Library, template: Template, columns: Sequence[
 
 def _support(template: Template) -> Json:
     """What osinfo-db knows of the guest's system; nothing where there is no such database here."""
+    if not template.os_id:
+        return None
     from dataclasses import asdict
 
     from vm.os_catalogue import look_up
 
-    if not template.os_id:
-        return None
     try:
         found = look_up(template.os_id)
     except HvtuiError as error:
