@@ -22,8 +22,9 @@ from host.job_model import JobState
 from host.journal import Journal
 from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd, why_not
-from vm import tiny
+from vm import recipe_debian, tiny
 from vm.create import plan_create, tiny_request
+from vm.recipe_debian import DebianImage
 
 HERE = Path(__file__).parent
 BOOTED = "booted"
@@ -130,6 +131,17 @@ def booted(real_host: Host, private_daemon: PrivateLibvirtd, saved_guest: SavedG
     connection.restore(str(saved_guest.memory))
     wait_for(lambda: guest.answers(domain), "the agent of the restored guest")
     return domain
+
+
+@pytest.fixture(scope="session")
+def debian_image() -> DebianImage:
+    """The image of the recipe debian, from the cache or built now (its packages come from the distribution)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HVTUI_CACHE_DIR", str(_lasting_cache()))
+        problems = recipe_debian.obstacles()
+        if problems:
+            _cannot_run("; ".join(problems))
+        return recipe_debian.build(lambda _fraction, _words: None)
 
 
 @pytest.fixture
