@@ -73,20 +73,21 @@ FSTYPE=ext4
 """
 _INITRAMFS_MODULES = "virtio_pci\nvirtio_blk\nvirtio_scsi\nsd_mod\n"
 
+# no_timer_check: emulated on a busy host the kernel may see no tick of its timer while it tests it, and hangs.
 _GRUB = """\
 # Written once: /vmlinuz and /initrd.img are links that follow the newest kernel. Hold Shift for the menu.
 set default=0
 if keystatus --shift; then set timeout=-1; else set timeout=0; fi
 menuentry "{title}" {{
-    linux /vmlinuz root=UUID={uuid} ro console=tty0 console=ttyS0 quiet
+    linux /vmlinuz root=UUID={uuid} ro no_timer_check console=tty0 console=ttyS0 quiet
     initrd /initrd.img
 }}
 menuentry "{title}, with messages" {{
-    linux /vmlinuz root=UUID={uuid} ro console=tty0 console=ttyS0
+    linux /vmlinuz root=UUID={uuid} ro no_timer_check console=tty0 console=ttyS0
     initrd /initrd.img
 }}
 menuentry "{title}, the kernel before" {{
-    linux /vmlinuz.old root=UUID={uuid} ro console=tty0 console=ttyS0
+    linux /vmlinuz.old root=UUID={uuid} ro no_timer_check console=tty0 console=ttyS0
     initrd /initrd.img.old
 }}
 """

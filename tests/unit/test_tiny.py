@@ -381,3 +381,7 @@ def test_the_guest_is_called_as_the_vm_where_that_can_be_a_host_name(name, has_h
 
 def test_the_needed_modules_are_what_the_xml_gives_the_guest():
     assert {"virtio_pci", "virtio_blk", "virtio_net", "virtio_console"} == set(NEEDED_MODULES)
+
+
+def test_a_guest_does_not_test_its_timer_which_a_busy_host_may_let_fail():
+    assert "no_timer_check" in tiny.kernel_arguments("web").split()
