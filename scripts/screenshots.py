@@ -167,6 +167,47 @@ def with_view(scenes: Any) -> Any:
     return app
 
 
+def with_library(scenes: Any) -> Any:
+    from tests.tui import template_scenes
+    from vm import deploy, library
+
+    library.read = template_scenes.read
+    real = deploy.plan_deploy
+    deploy.plan_deploy = lambda host, request: template_scenes.as_on_lab1(real(host, request))
+    return scenes.still_app(template_scenes.snapshot(), host=library_host())
+
+
+@cache
+def library_host() -> Any:
+    from tests.tui import template_scenes
+
+    return template_scenes.host(Path(os.environ["HVTUI_STATE_DIR"]))
+
+
+async def wait_for_templates(app: Any) -> None:
+    await wait_for(lambda: app.screen.selected is not None, "the templates were never read")
+
+
+async def wait_for_deployment(app: Any) -> None:
+    from hvtui.tui.widgets.page import Page
+
+    await wait_for(lambda: "19 more" in app.screen.query_one("#plan", Page).plain, "the form never showed its plan")
+
+
+async def wait_for(is_there: Callable[[], bool], problem: str) -> None:
+    for _ in range(200):
+        if is_there():
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError(problem)
+
+
+def with_running_set(scenes: Any) -> Any:
+    from tests.tui import template_scenes
+
+    return scenes.still_app(shown_jobs=template_scenes.running_set())
+
+
 def view(name: str, *keys: str, shows: str) -> Scene:
     """A scene of the VM web-01 on the whole screen, once it shows what was read on other threads."""
 
@@ -194,6 +235,10 @@ SCENES = (
     Scene("host", keys=("H",)),
     Scene("create", keys=("n", *"web-11", "down", "left", *["down"] * 8, *"web,prod"), app=on_demo,
           prepare=wait_for_preview),
+    Scene("templates", keys=("T",), app=with_library, prepare=wait_for_templates),
+    Scene("deploy", keys=("N", *"web-", "left_curly_bracket", *":02", "right_curly_bracket", "down", "backspace", *"20",
+                          "down", "backspace", *"21"), app=with_library, prepare=wait_for_deployment),
+    Scene("jobs-set", keys=("J", "enter", "j", "j", "j", "j"), app=with_running_set),
     Scene("xml-editor", prepare=show_editor),
     Scene("help", keys=("question_mark",)),
     Scene("palette", keys=("G", "ctrl+p")),

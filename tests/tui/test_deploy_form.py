@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ from tests.support.fake_library import DEBIAN, TINY, FakeLibrary
 from tests.support.simulated_world import HOSTILE_NAMES
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, names, on_screen, picture, running, status
-from vm import steps
+from vm import deploy, steps
 
 App = Callable[..., HvtuiApp]
 assert steps  # registers the verbs
@@ -213,6 +214,36 @@ async def test_previews_leave_no_secrets_behind(app_on: App, host: Host):
         await pilot.press("escape", "escape")
         await on_screen(pilot, FleetScreen)
         await until(pilot, lambda: not secrets._offered)
+
+
+async def test_the_arrow_keys_reach_every_field_of_a_form_longer_than_the_screen(app_on: App, host: Host):
+    async with running(app_on(host)) as pilot:
+        form = await open_form(pilot)
+        seen = []
+        for _ in FIELDS:
+            assert form.focused is not None
+            seen.append(form.focused.id)
+            await pilot.press("down")
+        assert set(seen) == {field.key for field in FIELDS}
+        await pilot.press("up")
+        assert form.focused is form.query_one("#template")
+
+
+async def test_a_form_that_is_left_while_its_plan_is_made_leaves_quietly(
+    app_on: App, host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    go_on = threading.Event()
+    real = deploy.plan_deploy
+    monkeypatch.setattr(deploy, "plan_deploy", lambda *arguments: go_on.wait(60) and real(*arguments))
+    async with running(app_on(host)) as pilot:
+        await open_form(pilot)
+        await pilot.press(*"web")
+        await until(pilot, lambda: "looking at what the host can do" in preview(pilot))
+        await pilot.press("escape", "escape")
+        await on_screen(pilot, FleetScreen)
+        go_on.set()
+        await until(pilot, lambda: not [each for each in threading.enumerate() if each.name == "call"])
+        assert not secrets._offered
 
 
 @SIZES

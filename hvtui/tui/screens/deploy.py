@@ -105,6 +105,8 @@ class DeployScreen(FormScreen[PlanSet]):
         except HvtuiError as error:
             self.say(str(error), "bad")
             return
+        if not self.is_composed:
+            return  # it was left meanwhile
         was_untouched = self.values() == self.initial
         for key in _CHOSEN_FROM:
             offered = self._choices.of(key)
@@ -125,7 +127,7 @@ class DeployScreen(FormScreen[PlanSet]):
             self._show_hints(deploy_form.hints(parts))
 
     def _show_hints(self, hints: dict[str, str]) -> None:
-        for field in self.fields:
+        for field in self.fields if self.is_composed else ():
             if not field.choices:
                 self.query_one(f"#{field.key}", Input).placeholder = hints.get(field.key, field.hint)
 

@@ -93,6 +93,8 @@ class DriftScreen(HvtuiScreen):
     # Showing
 
     def _show(self) -> None:
+        if not self.is_composed:
+            return  # it was left meanwhile
         differences = self.drift.differences if self.drift is not None else ()
         self.set_class(not differences, "-none")
         self.query_one("#title", Page).show(self._title())

@@ -37,6 +37,10 @@ HOW_TO_MOVE = row("↑↓ tab enter  another field     ←→  another choice", 
 P = TypeVar("P", Plan, PlanSet)
 
 
+class _Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
+    """Scrolls to the field that has the focus; the arrow keys are the form's."""
+
+
 class FormScreen(HvtuiScreen, Generic[P]):
     """Fields above (at the left on wide terminals), what will be done below (at the right). Subclasses say what the
     fields are, what they ask for (`make`), and what happens when that is sent (`run`)."""
@@ -103,7 +107,7 @@ class FormScreen(HvtuiScreen, Generic[P]):
     def body(self) -> Iterable[Widget]:
         yield Page([row(self.title_text(), style="bold", indent=1)], id="title")
         yield Container(
-            VerticalScroll(*(_row(field) for field in self.fields), id="form", can_focus=False),
+            _Fields(*(_row(field) for field in self.fields), id="form"),
             VerticalScroll(Page(self.begin(), id="plan"), id="preview", can_focus=False),
             id="panes",
         )
@@ -207,6 +211,8 @@ class FormScreen(HvtuiScreen, Generic[P]):
         self._show(rows, wrong=self.key_of(error.about))
 
     def _show(self, rows: Sequence[Row], *, wrong: str | None = None) -> None:
+        if not self.is_composed:
+            return  # it was left meanwhile
         for field in self.fields:
             self.query_one(f"#row-{field.key}").set_class(field.key == wrong, "-wrong")
         self.query_one("#plan", Page).show(rows)
