@@ -207,12 +207,12 @@ class _Planner:
             remedy = "Wait until that is done; an interrupted one: hvtui job list"
             self._block_disk(target, "its disks are frozen for another clone", Conflict.exit_code, remedy)
             return None
-        volume = _volume_of(connection, disk, source)
+        volume = volume_of_disk(connection, disk, source)
         if volume is None:
             return self._read_outside(disk, target, source, image_format)
         pool = volume.storagePoolLookupByVolume().name()
         kind, capacity_bytes, _ = volume.info()
-        size_bytes, depth = _chain(connection, volume)
+        size_bytes, depth = chain_of(connection, volume)
         is_block = kind == libvirt.VIR_STORAGE_VOL_BLOCK
         if is_block and (self._linked or self._live):
             how = "linked to" if self._linked else "frozen while its VM runs"
@@ -429,7 +429,8 @@ class _Planner:
         return source, f"{directory}/{name}-{uuid[:8]}_VARS.fd"
 
 
-def _volume_of(connection: Any, disk: Element, source: str) -> Any | None:
+def volume_of_disk(connection: Any, disk: Element, source: str) -> Any | None:
+    """The volume that a <disk> with that source reads; None when no active pool has it. Raises libvirtError."""
     try:
         if disk.get("type") == "volume":
             pool, _, name = source.partition("/")
@@ -441,7 +442,7 @@ def _volume_of(connection: Any, disk: Element, source: str) -> Any | None:
         return None
 
 
-def _chain(connection: Any, volume: Any) -> tuple[int, int]:
+def chain_of(connection: Any, volume: Any) -> tuple[int, int]:
     """What a volume and all that it builds on take in bytes, as far as pools know them, and how many they are."""
     total_bytes, here = 0, volume
     for depth in range(1, _LONGEST_CHAIN):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vm import (
+    capture_steps,
     clone_steps,
     create_steps,
     create_wait,
@@ -21,6 +22,7 @@ from vm import (
 )
 
 __all__ = [
+    "capture_steps",
     "clone_steps",
     "create_steps",
     "create_wait",

@@ -16,6 +16,7 @@ from hvtui.cli.output import (
     narrate,
     paint,
     plain,
+    record,
     write_facts,
     write_list,
     write_records,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from host.connection import Host
     from host.plan import Json
+    from vm.os_catalogue import OsSupport
     from vm.template_model import Library, Template, TemplateImage
     from vm.template_verify import Verification
 
@@ -194,6 +196,8 @@ def list_(session: Session, library: str) -> None:
     text="Show everything about templates: images, defaults, the support of their system, and the VMs that need them.",
 )
 def show(session: Session, names: tuple[str, ...], library: str) -> None:
+    from vm.library import linked_vms
+
     columns = choose(COLUMNS, session.columns) or COLUMNS
     found, templates = chosen_templates(session, names, library)
     host = session.host()
@@ -203,45 +207,64 @@ def show(session: Session, names: tuple[str, ...], library: str) -> None:
     for number, each in enumerate(templates):
         if number:
             write_text("\n")
-        write_facts(_facts(_record(host, found, each, columns)))
+        lines = _facts({column.key: column.value(each) for column in columns})
+        if columns is COLUMNS:
+            linked = linked_vms(host, found, each)
+            lines += [*support_lines(_support(each)), *((("linked", ", ".join(linked)),) if linked else ())]
+        write_facts(lines)
 
 
 def _record(host: Host, library: Library, template: Template, columns: Sequence[Column[Template]]) -> dict[str, Json]:
     from vm.library import linked_vms
 
-    values = {column.key: column.value(template) for column in columns}
-    if len(columns) == len(COLUMNS):
+    values = record(template, columns)
+    if columns is COLUMNS:
         values["linked"] = list(linked_vms(host, library, template))
-        values["support"] = _support(template)
+        values["support"] = support_record(_support(template))
     return values
 
 
-def _support(template: Template) -> Json:
+def _support(template: Template) -> OsSupport | None:
     """What osinfo-db knows of the guest's system; nothing where there is no such database here."""
     if not template.os_id:
         return None
-    from dataclasses import asdict
-
     from vm.os_catalogue import look_up
 
     try:
-        found = look_up(template.os_id)
+        return look_up(template.os_id)
     except HvtuiError as error:
         narrate(str(error))
         return None
-    return {key: value if isinstance(value, bool | int) else plain(value) for key, value in asdict(found).items()}
 
 
-def _facts(values: dict[str, Json]) -> list[tuple[str, str]]:
-    facts = []
-    for key, value in values.items():
-        if key == "images" and isinstance(value, list):
-            facts += [("image", plain(each)) for each in value]
-        elif key.endswith("_bytes") and isinstance(value, int):
-            facts.append((key.removesuffix("_bytes"), format_bytes(value)))
-        elif value not in (None, "", [], False):
-            facts.append((key, plain(value)))
-    return facts
+def support_record(found: OsSupport | None) -> Json:
+    """The JSON object of what is known of a system."""
+    if found is None:
+        return None
+    from dataclasses import asdict
+    from datetime import date
+
+    values = asdict(found)
+    return {key: value.isoformat() if isinstance(value, date) else value for key, value in values.items()}
+
+
+def support_lines(found: OsSupport | None) -> list[tuple[str, str]]:
+    """The same for a person: whether somebody mends it, the drivers and firmware that it has."""
+    if found is None:
+        return []
+    drivers = {
+        "disk": found.virtio_disk or found.virtio_scsi,
+        "network": found.virtio_network,
+        "balloon": found.balloon,
+    }
+    has = ", ".join(name for name, is_there in drivers.items() if is_there) or "none"
+    agent = "its agent can talk" if found.agent_channel else "no channel for an agent"
+    ends = f" until {found.end_date.isoformat()}" if found.end_date else ""
+    lines = [
+        ("system", f"{found.name}: {found.state.value}{ends}"),
+        ("drivers", f"paravirtual: {has}; {agent}; boots by {' or '.join(found.firmware)}"),
+    ]
+    return [*lines, ("note", found.note)] if found.note else lines
 
 
 # Verify
@@ -258,10 +281,10 @@ def verify(session: Session, names: tuple[str, ...], library: str) -> int:
     from hvtui.cli.progress import Progress
     from vm.template_verify import verify as verify_one
 
-    found, templates = chosen_templates(session, names or ("*",), library)
+    found, templates = chosen_templates(session, names, library)
     verdicts: list[Verification] = []
     with Progress() as progress:
-        for each in templates:
+        for each in templates if names else found.templates:
 
             def tell(fraction: float | None, note: str) -> None:
                 progress.show(note, fraction)
