@@ -13,7 +13,7 @@ import shlex
 import uuid as uuids
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element, SubElement, indent
 
 import libvirt
 
@@ -26,7 +26,7 @@ from vm.commands import hint, host_blockers, virsh, words
 from vm.domain_xml import disk_source, parse, to_text
 from vm.model import Vm, VmState
 from vm.new_domain_xml import new_mac
-from vm.paravirtual_steps import SERIAL, change_devices
+from vm.paravirtual_steps import ALIAS, SERIAL, change_devices, probes_of
 
 __all__ = ["plan_paravirtual"]
 
@@ -61,6 +61,8 @@ def plan_paravirtual(host: Host, vm: Vm, *, now: bool = False, timeout_s: float 
         probe = None if now else _probe_place(connection, root)
     after = copy.deepcopy(root)
     change_devices(after, found.changes)
+    for each in (root, after):
+        indent(each)
     is_needed = bool(found.disks or found.nics)
     options = () if not now else ("--now",)
     timeout = () if now or timeout_s == WAIT_TIMEOUT_S else ("--timeout", f"{timeout_s:g}")
@@ -170,12 +172,6 @@ def _blockers(vm: Vm, root: Element, found: _Found, probe: tuple[str, str] | Non
     return tuple(blockers)
 
 
-def probes_of(root: Element) -> tuple[str, ...]:
-    """The files of small disks that such a job has put into a VM."""
-    disks = (disk for disk in root.iterfind("devices/disk") if disk.findtext("serial", "").startswith(SERIAL))
-    return tuple(disk_source(disk) for disk in disks)
-
-
 def _warnings(vm: Vm, *, now: bool) -> tuple[str, ...]:
     if now:
         return (
@@ -218,7 +214,7 @@ def _steps(
     args: dict[str, Json] = {
         **identity,
         "disk": _probe_disk(f"{path}/{volume}", target, mark) if volume else "",
-        "nic": _probe_nic(root, found, mac) if mac else "",
+        "nic": _probe_nic(root, found, mac, mark) if mac else "",
         "size_bytes": PROBE_BYTES,
     }
     watch: dict[str, Json] = {**identity, "mac": mac, "timeout_s": timeout_s, "persistent": True}
@@ -263,7 +259,7 @@ def _probe_disk(path: str, target: str, mark: str) -> str:
     return to_text(disk)
 
 
-def _probe_nic(root: Element, found: _Found, mac: str) -> str:
+def _probe_nic(root: Element, found: _Found, mac: str, mark: str) -> str:
     """A card beside the first that is switched, its cable not plugged in: it shall only be seen."""
     like = next(
         nic
@@ -275,4 +271,5 @@ def _probe_nic(root: Element, found: _Found, mac: str) -> str:
     nic.extend(copy.deepcopy(like.findall("source")))
     SubElement(nic, "model", type="virtio")
     SubElement(nic, "link", state="down")
+    SubElement(nic, "alias", name=f"{ALIAS}{mark}")
     return to_text(nic)

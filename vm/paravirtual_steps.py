@@ -20,9 +20,10 @@ from host.errors import Conflict, HvtuiError, TimedOut, WrongState
 from host.plan import Step
 from host.steps import Args, Result, StepContext, StepVerb, register, verb_named
 from vm.create_steps import or_none, settle, volume_xml
-from vm.domain_xml import parse, to_text
+from vm.domain_xml import disk_source, parse, to_text
 
 SERIAL = "hvtui-drv-"  # virtio's serial numbers have at most 20 characters
+ALIAS = f"ua-{SERIAL}"
 SHUTDOWN_TIMEOUT_S = 300.0
 _POLL_S = 1.0
 _PATIENCE_S = 3  # below the interval of keepalive (host.connection)
@@ -79,18 +80,23 @@ def _set_model(nic: Element, old: str, new: str) -> bool:
     return True
 
 
-def _take_out(root: Element, *, serial: str, mac: str) -> None:
-    """Remove the small disk and the card; every such disk when no serial number is given."""
+def probes_of(root: Element) -> tuple[Element, ...]:
+    """The small disks and the cards that such jobs have put into a VM."""
+    disks = (disk for disk in root.iterfind("devices/disk") if disk.findtext("serial", "").startswith(SERIAL))
+    nics = (nic for nic in root.iterfind("devices/interface") if _alias(nic).startswith(ALIAS))
+    return (*disks, *nics)
+
+
+def _alias(device: Element) -> str:
+    alias = device.find("alias")
+    return "" if alias is None else alias.get("name", "")
+
+
+def _take_out(root: Element) -> None:
     devices = root.find("devices")
-    if devices is None:
-        return
-    for disk in devices.findall("disk"):
-        found = disk.findtext("serial", "")
-        if found == serial or (not serial and found.startswith(SERIAL)):
-            devices.remove(disk)
-    for nic in devices.findall("interface"):
-        if mac and nic.find(f"mac[@address='{mac}']") is not None:
-            devices.remove(nic)
+    for device in probes_of(root):
+        if devices is not None:
+            devices.remove(device)
 
 
 # What needs the drivers
@@ -129,17 +135,16 @@ def _mac_of(nic: str) -> str:
 
 def _remove_probe(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
-    mac = _mac_of(args["nic"]) if args["nic"] else ""
-    _redefine(ctx, args, lambda root: _take_out(root, serial=f"{SERIAL}{args['mark']}", mac=mac))
-    _remove_volume(ctx, args)
+    _redefine(ctx, args, _take_out)
+    _remove_volume(ctx, args["pool"], args["volume"])
 
 
-def _remove_volume(ctx: StepContext, args: Args) -> None:
-    if not args["volume"]:
+def _remove_volume(ctx: StepContext, pool_name: str, name: str) -> None:
+    if not name:
         return
-    with ctx.calls("remove the small disk", args["volume"]) as connection:
-        pool = or_none(connection.storagePoolLookupByName, args["pool"], missing=_NO_POOL)
-        volume = or_none(pool.storageVolLookupByName, args["volume"], missing=_NO_VOLUME) if pool is not None else None
+    with ctx.calls("remove the small disk", name) as connection:
+        pool = or_none(connection.storagePoolLookupByName, pool_name, missing=_NO_POOL)
+        volume = or_none(pool.storageVolLookupByName, name, missing=_NO_VOLUME) if pool is not None else None
         if volume is not None:
             volumes.delete(volume)
 
@@ -273,15 +278,28 @@ def _calm_down(ctx: StepContext, args: Args, result: Result | None) -> None:
 
 def _switch(ctx: StepContext, args: Args) -> Result:
     _refuse_running(ctx, args)
-    mark, mac = args.get("mark", ""), args.get("mac", "")
+    left = _left_by_others(ctx, args)
 
     def change(root: Element) -> None:
-        _take_out(root, serial=f"{SERIAL}{mark}" if mark else "", mac=mac)
+        _take_out(root)
         change_devices(root, args["changes"])
 
     _redefine(ctx, args, change)
-    _remove_volume(ctx, args)
+    for pool, volume in {*left, (args["pool"], args["volume"])}:
+        _remove_volume(ctx, pool, volume)
     return {}
+
+
+def _left_by_others(ctx: StepContext, args: Args) -> list[tuple[str, str]]:
+    """The volumes of the small disks that are in the VM, by pool and name."""
+    found = []
+    with ctx.calls("look at", args["name"]) as connection:
+        root = parse(connection.lookupByUUIDString(args["uuid"]).XMLDesc(_INACTIVE))
+        for path in (disk_source(probe) for probe in probes_of(root) if probe.tag == "disk"):
+            volume = or_none(connection.storageVolLookupByPath, path, missing=_NO_VOLUME)
+            if volume is not None:
+                found.append((volume.storagePoolLookupByVolume().name(), volume.name()))
+    return found
 
 
 def _switch_back(ctx: StepContext, args: Args, result: Result | None = None) -> None:
