@@ -6,11 +6,12 @@ other files, too little room here or there, a missing tool. The steps are those 
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import uuid as uuids
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +28,7 @@ from host.text import did_you_mean, printable
 from host.units import GIB, KIB, MIB, format_bytes
 from vm import template_steps
 from vm.commands import host_blockers
-from vm.create_checks import Findings, check_os_id
+from vm.create_checks import Findings
 from vm.create_request import Firmware
 from vm.library import read
 from vm.library_pool import pool_blockers, pool_steps
@@ -108,7 +109,7 @@ def plan_add(host: Host, request: AddRequest) -> Plan:
         reason = "a simulated host's storage keeps no contents"
         findings.block(reason, "Connect to a real one", exit_code=Unsupported.exit_code)
     _check_name(library, request.name, findings)
-    check_os_id(request.os_id or "", findings)
+    request = replace(request, os_id=_known_os(request.os_id, findings))
     source = _Source(host, request, library, findings).look()
     args: dict[str, Any] = {
         "pool": request.library,
@@ -172,6 +173,28 @@ def _check_values(request: AddRequest) -> None:
     given = {key: getattr(request, key) for key in FACTS if getattr(request, key) is not None}
     stand_in = TemplateImage("x", ImageRole.DISK, "qcow2", 1, 1, "0" * _SHA256_DIGITS)
     check_template(Template(request.name, (stand_in,), **given))
+
+
+def _known_os(os_id: str | None, findings: Findings) -> str | None:
+    """The full id of a system that osinfo-db knows, also by its short id; any other as it is, with a warning."""
+    if not os_id:
+        return os_id
+    from vm.os_catalogue import look_up
+
+    try:
+        found = look_up(os_id)
+    except NotFound as error:
+        findings.warnings.append(f"{error.cause}. {error.remedy}")
+    except HvtuiError:
+        return os_id  # there is no database on this machine
+    else:
+        if found.is_exact:
+            return found.id
+        findings.warnings.append(found.note)
+        release = re.fullmatch(r"[a-z-]+?([\d.]+)", os_id)
+        if release is not None and found.id.endswith(f"/{found.version}"):
+            return found.id.removesuffix(found.version) + release[1]  # what the database will call it
+    return os_id
 
 
 def _check_name(library: Library, name: str, findings: Findings) -> None:

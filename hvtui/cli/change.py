@@ -110,11 +110,12 @@ def change(
     keep_failed: bool = False,
     done_word: str = "done",
     unchanged: Collection[str | None] = (),
+    noun: str = "VM",
 ) -> int:
     """Plan, confirm, run and report; returns the exit code. `ask` confirms harmless plans too; with `own_waiting`
     the plans themselves keep to --timeout and --no-wait; `keep_failed` does not roll back what fails; `done_word` is
-    the result of what was done; nothing is done to the uuids in `unchanged`. Raises UsageError or Cancelled from the
-    confirmation."""
+    the result of what was done; nothing is done to the uuids in `unchanged`; `noun` is what the table calls its rows.
+    Raises UsageError or Cancelled from the confirmation."""
     outcomes = [
         Outcome(name, uuid, is_unchanged=True)
         if uuid in unchanged
@@ -130,7 +131,7 @@ def change(
     if not confirm(plans, yes=session.yes, ask=ask):
         tell_warnings(plans)
     if not ready:
-        return report(session, outcomes)
+        return report(session, outcomes, noun=noun)
     host, journal = session.host(), session.journal()
     wait_here = session.wait or own_waiting
 
@@ -144,7 +145,8 @@ def change(
 
     works = [Work(each, partial(run, each.plan)) for each in ready if each.plan]
     done = iter(run_works(works, journal, limit_s=None if own_waiting else session.timeout_s))
-    return report(session, [next(done) if each.plan is not None and each.error is None else each for each in outcomes])
+    ended = [next(done) if each.plan is not None and each.error is None else each for each in outcomes]
+    return report(session, ended, noun=noun)
 
 
 def planned(name: str, uuid: str | None, make: Callable[[], Plan]) -> Outcome:
@@ -191,7 +193,7 @@ def overall(codes: Sequence[int]) -> int:
     return failed.pop() if len(failed) == 1 else 1
 
 
-def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[int] = ()) -> int:
+def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[int] = (), noun: str = "VM") -> int:
     """Write the result of each to standard output, what failed to standard error (but for the jobs in `told`); returns
     the exit code."""
     if session.output is not Format.TABLE:
@@ -200,7 +202,7 @@ def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[in
         _report_one(outcomes[0])
     else:
         rows = [[printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–"] for e in outcomes]
-        write_table(["VM", "RESULT", "JOB"], rows, right=[False, False, True])
+        write_table([noun, "RESULT", "JOB"], rows, right=[False, False, True])
     tell_job_warnings([each.job for each in outcomes if each.job is not None])
     failures = [each for each in outcomes if each.exit_code]
     for each in failures:

@@ -267,6 +267,18 @@ def support_lines(found: OsSupport | None) -> list[tuple[str, str]]:
     return [*lines, ("note", found.note)] if found.note else lines
 
 
+def _facts(values: dict[str, Json]) -> list[tuple[str, str]]:
+    facts = []
+    for key, value in values.items():
+        if key == "images" and isinstance(value, list):
+            facts += [("image", plain(each)) for each in value]
+        elif key.endswith("_bytes") and isinstance(value, int):
+            facts.append((key.removesuffix("_bytes"), format_bytes(value)))
+        elif value not in (None, "", [], False):
+            facts.append((key, plain(value)))
+    return facts
+
+
 # Verify
 
 

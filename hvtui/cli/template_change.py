@@ -25,6 +25,7 @@ FROM_HELP = (
     "a recipe (tiny, debian), an image file of this machine (qcow2, raw, VMDK, VHD, VHDX, VDI, OVA, or one of these as "
     "xz, gz, zst), or vol:VOLUME of the library."
 )
+NOUN = "TEMPLATE"
 _VOLUME = "vol:"
 
 
@@ -125,7 +126,9 @@ def edit(session: Session, name: str, settings: tuple[str, ...], library: str) -
     changes = dict(word.split("=", 1) for word in settings)
     found, templates = chosen_templates(session, [name], library)
     host = session.host()
-    return change(session, [(each.name, None, partial(plan_edit, host, found, each, changes)) for each in templates])
+    return change(
+        session, [(each.name, None, partial(plan_edit, host, found, each, changes)) for each in templates], noun=NOUN
+    )
 
 
 @verb(
@@ -141,4 +144,4 @@ def remove(session: Session, names: tuple[str, ...], keep_images: bool, library:
     found, templates = chosen_templates(session, names, library)
     host = session.host()
     wanted = [(each.name, None, partial(plan_remove, host, found, each, keep_images=keep_images)) for each in templates]
-    return change(session, wanted)
+    return change(session, wanted, noun=NOUN)
