@@ -30,6 +30,7 @@ from vm.commands import hint, host_blockers, virsh
 from vm.create_checks import Findings
 from vm.deploy_checks import check_names
 from vm.deploy_steps import seed_drives
+from vm.disk_uses import disk_uses
 from vm.domain_xml import disk_source, parse, to_text
 from vm.export import nvram_path
 from vm.model import ACTIVE_STATES, Vm, VmState
@@ -123,6 +124,7 @@ class _Planner:
             disks = self._read_disks(connection, root)
         findings.warnings += close_screens(root, extract(root))
         self._check_targets(disks)
+        self._check_others(disks)
         self._check_space(disks, len(names))
         freeze = self._freeze_steps(disks)
         preparations = self._preparations(freeze, command) if len(names) > 1 else ()
@@ -251,6 +253,14 @@ class _Planner:
             elif not self._linked and disk.depth > 1:
                 text = f"the disk {disk.target} builds on another image: its copy is whole, and needs no other"
                 self._findings.warnings.append(text)
+
+    def _check_others(self, disks: Sequence[Origin]) -> None:
+        """A VM that shares a disk would go on writing to what becomes the base."""
+        wanted = {disk.target for disk in disks}
+        for use in disk_uses(self._host, self._vm) if self._linked else ():
+            if use.used_by and use.target in wanted:
+                who = printable(use.used_by[0], limit=60)
+                self._block_disk(use.target, f"{who} uses it too, and may write to it", Conflict.exit_code)
 
     def _check_space(self, disks: Sequence[Origin], count: int) -> None:
         wanted: dict[str, int] = {}
