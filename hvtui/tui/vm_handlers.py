@@ -53,6 +53,40 @@ async def _rename(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None]) -> None:
         await app.propose(await planned([vm]), done="renamed", again=planned)
 
 
+def clone(app: HvtuiApp, target: Target) -> Awaitable[None]:
+    """Ask for the name of a whole copy of one VM."""
+    return _clone(app, target.vms[0], linked=False)
+
+
+def clone_linked(app: HvtuiApp, target: Target) -> Awaitable[None]:
+    """Ask for the name of a clone that is linked to the disks of one VM."""
+    return _clone(app, target.vms[0], linked=True)
+
+
+def _clone(app: HvtuiApp, vm: Vm, *, linked: bool) -> Awaitable[None]:
+    from vm.names import name_problem
+
+    taken = {other.name for other in app.snapshot.vms} if app.snapshot is not None else set()
+
+    def check(name: str) -> str:
+        is_taken = f"there is a VM called {printable(name, limit=40)} already" if name in taken else ""
+        return name_problem(name) or is_taken
+
+    kind = "linked clone" if linked else "clone"
+    hint = "its disks become the base of both" if linked else "a whole copy, with an identity of its own"
+    prompt = PromptScreen(f"Name of the {kind} of {_short(vm)}", hint=hint, check=check)
+    return _cloned(app, vm, app.asked(prompt), linked=linked)
+
+
+async def _cloned(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None], *, linked: bool) -> None:
+    from vm.clone import plan_clone
+
+    name = await asked
+    if name:
+        made = await app.bridge.call(plan_clone, app.services.host, vm, (name,), linked=linked)
+        await app.propose_set(made, done="cloned")
+
+
 def set_tags(app: HvtuiApp, target: Target) -> Awaitable[None]:
     """Ask for tags: the whole list for one VM, additions and removals for several."""
     if len(target.vms) == 1:
