@@ -15,7 +15,7 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import job, profile, streaming, vm  # noqa: E402 - the path above comes first
+from hvtui.cli import job, profile, streaming, template, vm  # noqa: E402 - the path above comes first
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
@@ -70,8 +70,8 @@ EXIT_CODES = (
 )
 
 RESULT_KEYS = (
-    ("vm", "The VM's name."),
-    ("uuid", "Its UUID; null for one that was to be made."),
+    ("vm", "The VM's name; the template's for those of `template`."),
+    ("uuid", "Its UUID; null for one that was to be made, and for a template."),
     (
         "result",
         "done, failed (also before a job was made), cancelled, interrupted; unchanged where a glob or --filter matched "
@@ -124,6 +124,8 @@ def page() -> str:
         "CPU, disk and network rates take two readings of the counters: `vm watch --once` tells them, no list does.\n"
     ]
     parts += ["### A job (`job list`, `job show`)\n", _columns(job.COLUMNS)]
+    parts += ["\n### A template (`template list`, `template show`)\n", _columns(template.COLUMNS)]
+    parts += [_rows(template.SHOWN_KEYS), f"\n{VERDICT}"]
     parts += ["\n### A profile (`profile list`, `profile show`)\n", _columns(profile.COLUMNS)]
     parts += ["\n### Settings of profiles (`--set KEY=VALUE`)\n", _table("key", profiles.SETTINGS.items())]
     parts += ["\n### A result (every verb that changes something)\n", _table("key", RESULT_KEYS)]
@@ -134,6 +136,8 @@ def page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+VERDICT = """`template verify`: `template`, `image`, `result` (good, missing, changed, damaged, unreadable), `detail`,
+`structure_checked` (true where qemu-img looked at it too)."""
 HOST_KEYS = """`host show`: `name`, `uri`, every fact of the host (`host_name`, `architecture`, `cpu_model`, `cpus`,
 `memory_bytes`, `numa`, `driver`, `hypervisor_version`, `libvirt_version`, `accelerator`, `accelerator_reason`,
 `machine_types`, `firmware`, `secure_boot`, `tpm_models`, `emulator`, `default_machine`, `vcpus_max`, …), and `load`
@@ -174,6 +178,10 @@ def _options(options: Sequence[click.Parameter]) -> str:
 
 def _columns(columns: Iterable[Column]) -> str:  # type: ignore[type-arg] - of any noun
     return _table("key", [(f"`{each.key}`{' *' if each.extra else ''}", each.meaning) for each in columns])
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"| `{a}` | {b} |" for a, b in rows)
 
 
 def _table(first: str, rows: Iterable[tuple[str, str]]) -> str:
