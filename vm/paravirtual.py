@@ -44,10 +44,11 @@ class _Found:
 
     disks: tuple[dict[str, Json], ...]
     nics: tuple[dict[str, Json], ...]
+    boot: dict[str, Json] | None = None  # the disk that is booted, where "the first one" would be another
 
     @property
     def changes(self) -> dict[str, Json]:
-        return {"disks": list(self.disks), "nics": list(self.nics)}
+        return {"disks": list(self.disks), "nics": list(self.nics), "boot": self.boot}
 
 
 def plan_paravirtual(host: Host, vm: Vm, *, now: bool = False, timeout_s: float = WAIT_TIMEOUT_S) -> Plan:
@@ -99,7 +100,23 @@ def _find(root: Element) -> _Found:
         kind = "" if model is None else model.get("type", "")
         if mac is not None and not kind.startswith("virtio"):
             nics.append({"mac": mac.get("address", ""), "from": kind, "to": "virtio"})
-    return _Found(tuple(disks), tuple(nics))
+    return _Found(tuple(disks), tuple(nics), _boot(root, disks))
+
+
+def _boot(root: Element, disks: list[dict[str, Json]]) -> dict[str, Json] | None:
+    """The first disk, where its new name comes after that of another."""
+    was = [boot.get("dev", "") for boot in root.iterfind("os/boot")]
+    present = [disk for disk in root.iterfind("devices/disk") if disk.get("device", "disk") == "disk"]
+    has_virtio = any(target.get("bus") == "virtio" for disk in present for target in disk.findall("target"))
+    if "hd" not in was or not has_virtio or any(disk.find("boot") is not None for disk in present):
+        return None
+    first = _dev(present[0])
+    for change in disks:
+        old: Any = change["from"]
+        new: Any = change["to"]
+        if old["dev"] == first:
+            return {"from": first, "to": new["dev"], "was": was}
+    return None
 
 
 def _dev(disk: Element) -> str:

@@ -56,7 +56,27 @@ def change_devices(root: Element, changes: Args, *, back: bool = False) -> bool:
         for nic in root.findall("devices/interface"):
             if nic.find(f"mac[@address='{change['mac']}']") is not None and _set_model(nic, change[old], change[new]):
                 changed = True
+    if changed and changes.get("boot"):
+        _keep_booting(root, changes["boot"], back=back)
     return changed
+
+
+def _keep_booting(root: Element, boot: Args, *, back: bool) -> None:
+    """libvirt sorts disks by their names, and "the first disk" would be another: name the one that is meant."""
+    os_element = root.find("os")
+    for disk in root.iterfind("devices/disk"):
+        target = disk.find("target")
+        if target is not None and target.get("dev") in {boot["from"], boot["to"]}:
+            for order in disk.findall("boot"):
+                disk.remove(order)
+            if not back:
+                SubElement(disk, "boot", order="1")
+    if os_element is None:
+        return
+    for element in os_element.findall("boot"):
+        os_element.remove(element)
+    for device in boot["was"] if back else []:
+        SubElement(os_element, "boot", dev=device)
 
 
 def _is(target: Element, wanted: Args) -> bool:
@@ -304,11 +324,11 @@ def _left_by_others(ctx: StepContext, args: Args) -> list[tuple[str, str]]:
 
 def _switch_back(ctx: StepContext, args: Args, result: Result | None = None) -> None:
     settle(result)
-    _refuse_running(ctx, args)
     _redefine(ctx, args, lambda root: change_devices(root, args["changes"], back=True))
 
 
 def _do_switch_back(ctx: StepContext, args: Args) -> Result:
+    _refuse_running(ctx, args)
     _switch_back(ctx, args, {})
     return {}
 
