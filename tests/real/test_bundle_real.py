@@ -15,7 +15,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from host import jobs
+from host import images, jobs
 from host.connection import Host
 from host.job_model import JobState
 from host.journal import Journal
@@ -25,7 +25,7 @@ from tests.support import bundles, guest
 from tests.support.bundles import NAME, killed, plain_vm, same_disk, small_disk, state_files, traces, whole_vm
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.running import done, submit, vm_named
-from vm import bundle, import_pool, inventory
+from vm import bundle, inventory
 from vm.create import plan_create, tiny_request
 from vm.delete import plan_delete
 from vm.export import plan_export
@@ -316,7 +316,7 @@ def test_a_full_pool_rolls_an_import_back(
     with tight_pool(private_daemon, real_host, 3 * MIB):
         before = traces(private_daemon, real_host)
         # Of this machine's own file system, which is not where the pool lies: what another client would see.
-        monkeypatch.setattr(import_pool.images, "free_bytes", lambda _path: 10**12)
+        monkeypatch.setattr(images, "free_bytes", lambda _path: 10**12)
         job = submit(plan_import(real_host, ImportRequest(exported, pool="tight")), real_host)
         assert job.state is JobState.FAILED
         assert "space" in job.error
@@ -326,7 +326,7 @@ def test_a_full_pool_rolls_an_import_back(
 @contextlib.contextmanager
 def tight_pool(daemon: PrivateLibvirtd, host: Host, size_bytes: int) -> Iterator[None]:
     """A pool `tight` on a small file system, which only the daemon's namespace has."""
-    inside = ["nsenter", "--mount", "-t", str(daemon.libvirtd_pids()[0])]
+    inside = ["nsenter", "--mount", "--pid", "-t", str(daemon.libvirtd_pids()[0])]
     subprocess.run([*inside, "mkdir", "-p", "/run/lock/tight"], check=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", "/run/lock/tight"]
     subprocess.run([*inside, *mount], check=True)
