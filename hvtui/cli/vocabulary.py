@@ -98,11 +98,30 @@ PROFILE_WORDS: Mapping[str, str] = {
     "validate": "check",
     "verify": "check",
 }
+TEMPLATE_WORDS: Mapping[str, str] = {
+    "ls": "list",
+    "info": "show",
+    "get": "show",
+    "describe": "show",
+    "inspect": "show",
+    "create": "add",
+    "new": "add",
+    "import": "add",
+    "upload": "add",
+    "define": "add",
+    "set": "edit",
+    "update": "edit",
+    "delete": "remove",
+    "rm": "remove",
+    "undefine": "remove",
+    "check": "verify",
+}
 WORDS: Mapping[str, Mapping[str, str]] = {
     "profile": PROFILE_WORDS,
     "vm": VM_WORDS,
     "host": HOST_WORDS,
     "job": JOB_WORDS,
+    "template": TEMPLATE_WORDS,
 }
 READING = frozenset({"list", "show", "xml", "watch", "overview", "events", "console"})
 _READING_STARTS = ("dom", "get", "info", "list", "ls", "show", "stat", "view", "print", "read")
