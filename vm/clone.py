@@ -122,6 +122,11 @@ class _Planner:
                 path = description.findtext("target/path", "")
                 self._pools[each.name()] = (description.get("type", ""), path, int(each.info()[3]))
             disks = self._read_disks(connection, root)
+        if self._live and disks:
+            findings.warnings.append(
+                "it runs: the clone gets its disks as they are at one moment, written out by its guest if the agent"
+                " answers, else as after a power cut; its memory is not copied"
+            )
         findings.warnings += close_screens(root, extract(root))
         self._check_targets(disks)
         self._check_others(disks)
@@ -165,11 +170,6 @@ class _Planner:
         if self._live and self._host.is_simulated:
             reason = "a simulated host cannot freeze the disks of a running VM"
             findings.block(reason, f"Shut it down: {hint('stop', vm.name)}", exit_code=Unsupported.exit_code)
-        elif self._live:
-            findings.warnings.append(
-                "it runs: the clone gets its disks as they are at one moment, written out by its guest if the agent"
-                " answers, else as after a power cut; its memory is not copied"
-            )
 
     def _read_disks(self, connection: Any, root: Element) -> list[Origin]:
         seeds = seed_drives(root, self._vm.uuid)

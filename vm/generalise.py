@@ -39,6 +39,7 @@ _DELETED = (
     "/root/.bash_history",
     "/home/*/.bash_history",
 )
+MACHINE_ID = "/etc/machine-id"
 _LIMIT_S = 3600.0
 _POLL_S = 0.2
 _LONGEST_OUTPUT_BYTES = 64 * 1024
@@ -66,6 +67,8 @@ def sysprep_command(paths: Sequence[str]) -> list[str]:
     words = [TOOL, "--quiet", "--no-network"]
     for deleted in _DELETED:
         words += ["--delete", deleted]
+    # It empties the machine-id, and then fills an empty one in before it does these: emptied last, it stays empty.
+    words += ["--touch", MACHINE_ID, "--truncate", MACHINE_ID]
     for path in paths:
         words += ["--format", "qcow2", "--add", path]
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
@@ -17,6 +18,7 @@ from host.plan import Plan
 from tests.real.conftest import BOOTED, wait_for
 from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd
+from tests.support.templates import made_pool
 from vm import clone, inventory, steps
 from vm.domain_xml import parse, read_config
 
@@ -197,7 +199,7 @@ def writer(real_host: Host, booted: libvirt.virDomain, private_daemon: PrivateLi
     )
     name = device.split()[-1]
     script = f"""
-        dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' A | dd of={name} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null
+        dd if=/dev/zero bs=1M count=4 | tr '\\0' A | dd of={name} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null
         (n=1; while :; do printf '%08d' $n | dd of={name} bs=512 conv=sync,notrunc,fsync 2>/dev/null &&
          echo $n > /tmp/written && n=$((n+1)) || sleep 1; done) >/dev/null 2>&1 &"""
     guest.run(booted, script)
@@ -301,3 +303,44 @@ def test_an_origin_that_was_shut_down_while_it_was_frozen_gets_its_disk_back(
     assert disks_of(real_host, BOOTED)["vdz"] == str(data)
     assert not writer.isActive()
     assert number_on(data) >= least, "what was written to the overlay was merged"
+
+
+# Faults
+
+
+@pytest.fixture
+def small_pool(real_host: Host, private_daemon: PrivateLibvirtd, tmp_path: Path) -> Iterator[Path]:
+    """A pool `small` on a file system of 40 MiB, which only the private libvirtd sees there; the path to look at it."""
+    path = tmp_path / "small"
+    path.mkdir()
+    pid = str(private_daemon.libvirtd_pids()[0])
+    inside = ["nsenter", "-t", pid, "-m", "-p", "--"]
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "size=40M", "tmpfs", str(path)], check=True)
+    with made_pool(real_host, "small", path):
+        yield Path(f"/proc/{pid}/root{path}")
+    subprocess.run([*inside, "umount", "-l", str(path)], check=True)
+
+
+def test_a_full_pool_fails_the_clone_and_the_running_origin_is_back_on_its_disk(
+    real_host: Host, journal: Journal, writer: libvirt.virDomain, private_daemon: PrivateLibvirtd, small_pool: Path
+) -> None:
+    plan_set = clone.plan_clone(real_host, inventory.find(real_host, BOOTED), ["copy"], pool="small")
+    plan_set.raise_if_blocked()
+    (small_pool / "full").write_bytes(b"x" * (39 * 1024**2))
+    (job,) = run_set(plan_set, real_host, journal)
+    assert job.state is JobState.FAILED
+    assert "space" in job.error, job.error
+    assert [path.name for path in small_pool.iterdir()] == ["full"]
+    assert_whole(real_host, private_daemon, writer)
+
+
+def test_cancelling_a_clone_of_a_running_guest_leaves_it_on_its_disk(
+    real_host: Host, journal: Journal, writer: libvirt.virDomain, private_daemon: PrivateLibvirtd
+) -> None:
+    before = traces(private_daemon, real_host)
+    job = jobs.start_detached(planned(real_host, BOOTED, "doomed").plans[0], real_host, journal)
+    wait_for(lambda: clone.MARK in disks_of(real_host, BOOTED, live=True)["vdz"], "the disk to be frozen")
+    jobs.cancel(job.id, journal)
+    assert jobs.wait(job.id, journal, 90).state is JobState.CANCELLED
+    assert_whole(real_host, private_daemon, writer)
+    assert traces(private_daemon, real_host) == before

@@ -43,6 +43,7 @@ def test_the_images_are_given_with_their_format_and_never_probed(fake: Path) -> 
     assert [words[place - 2 : place] for place in places] == [["--format", "qcow2"]] * 2
     assert "--no-network" in words
     assert "/var/lib/cloud/*" in words
+    assert words[words.index("--truncate") + 1] == "/etc/machine-id", "it is filled in again otherwise"
 
 
 def test_what_it_complains_about_is_told_with_what_else_can_be_done(fake: Path) -> None:
