@@ -169,8 +169,11 @@ def with_view(scenes: Any) -> Any:
 
 def with_library(scenes: Any) -> Any:
     from tests.tui import template_scenes
-    from vm import deploy, library
+    from vm import create_checks, deploy, library, os_catalogue, profile_store
 
+    create_checks.check_os_id = lambda *_: None  # it tells what osinfo-db knows on this machine
+    os_catalogue.look_up = template_scenes.look_up
+    profile_store.suggested_guest = template_scenes.guest
     library.read = template_scenes.read
     real = deploy.plan_deploy
     deploy.plan_deploy = lambda host, request: template_scenes.as_on_lab1(real(host, request))

@@ -11,11 +11,13 @@ from host.text import display_width, fit, printable
 from host.units import format_bytes
 from hvtui.tui.widgets.page import Row, row
 from vm.model import Vm
-from vm.template_model import ImageRole, Library, Template
+from vm.os_catalogue import OsSupport
+from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Template
 from vm.template_verify import Finding, Verification
 
 _NAME_CELLS = (8, 24)
 _OS_CELLS = 12
+_LEAST_ABOUT = 8  # cells that a description needs to tell anything
 _LONGEST = 400
 _MOST_NAMES, _MOST_OTHERS = 8, 12
 _LABEL = 12
@@ -42,9 +44,10 @@ def made_from(template: Template, vms: Sequence[Vm]) -> tuple[Vm, ...]:
     return tuple(vm for vm in vms if vm.config is not None and vm.config.template == template.name)
 
 
-def head(cells: int) -> str:
-    """The columns' titles."""
-    return _columns(" NAME", "OS", "DISK", "VMS", "BOOTS", "READY", "REV", cells) + "  DESCRIPTION"
+def head(cells: int, width: int = 80) -> str:
+    """The columns' titles, for a list of that width."""
+    columns = _columns(" NAME", "OS", "DISK", "VMS", "BOOTS", "READY", "REV", cells)
+    return columns + ("  DESCRIPTION" if width - display_width(columns) > _LEAST_ABOUT else "")
 
 
 def _columns(name: str, system: str, disk: str, vms: str, boots: str, ready: str, revision: str, cells: int) -> str:
@@ -63,7 +66,7 @@ def template_line(template: Template, vms: int, cells: int, width: int) -> Conte
         str(template.revision), cells,
     )  # fmt: skip
     room = max(width - display_width(columns) - 2, 0)
-    about = fit(printable(template.description, limit=200), room) if room > 3 else ""
+    about = fit(printable(template.description, limit=200), room) if room + 2 > _LEAST_ABOUT else ""
     plain = Content.assemble(fit(name, cells + 1), (columns[len(fit(name, cells + 1)) :], "$text-muted"))
     return Content.assemble(plain, "  ", (about, "")) if about else plain
 
@@ -86,9 +89,10 @@ def template_rows(
     linked = [vm.name for vm in vms if vm.config is not None and vm.config.is_linked]
     copies = [vm.name for vm in vms if vm.config is None or not vm.config.is_linked]
     rows = [row(printable(template.name, limit=100), style="bold", indent=1)]
-    rows += _fact("", template.description)
+    rows += [row(printable(template.description, limit=_LONGEST), indent=3)] if template.description else []
     rows += _verdict_rows(verified) if verified is not None else []
-    rows += _fact("system", " · ".join(each for each in (template.os_id, support) if each))
+    rows += _fact("system", template.os_id)
+    rows += _fact("support", support)
     rows += _fact("boots by", f"{template.firmware.value}, {template.disk_bus} disk, {template.nic_model} card")
     seed = "; takes a cloud-init seed" if template.takes_seed else ""
     rows += _fact("ready", f"{_READY[template.readiness.value]}{seed}")
@@ -135,6 +139,14 @@ def _verdict_rows(verified: Verification) -> list[Row]:
     ]  # fmt: skip
 
 
+def support_words(found: OsSupport) -> str:
+    """Whether somebody still mends a system, and what osinfo-db says beside that."""
+    ends = f" until {found.end_date.isoformat()}" if found.end_date else ""
+    drivers = "" if found.virtio_disk or found.virtio_scsi else "no paravirtual disk driver of its own"
+    state = f"{found.name}: {found.state.value}{ends}"
+    return ". ".join(part for part in (state, drivers, found.note) if part)
+
+
 def library_rows(library: Library) -> list[Row]:
     """What is wrong in the library, and what else lies there."""
     rows = [row(printable(problem, limit=_LONGEST), mark="!", style="$text-warning") for problem in library.problems]
@@ -144,5 +156,6 @@ def library_rows(library: Library) -> list[Row]:
         shown = f"also in the library: {names}" + (f" and {more} more" if more > 0 else "")
         rows.append(row(shown, style="$text-disabled", indent=3))
     free = f", {format_bytes(library.free_bytes)} free" if library.free_bytes is not None else ""
-    where = f"library {printable(library.pool, limit=40)}  {printable(library.path, limit=120)}{free}"
+    name = "" if library.pool == DEFAULT_LIBRARY else f" {printable(library.pool, limit=40)}"
+    where = f"library{name}: {printable(library.path, limit=120)}{free}"
     return [*rows, row(where, style="$text-disabled", indent=3)]

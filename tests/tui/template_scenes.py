@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.support.fake_library import DEBIAN, DISK, TINY
 from tests.tui import scenes
 from vm.create_request import Firmware
 from vm.model import Snapshot, Vm
+from vm.os_catalogue import OsSupport, SupportState
+from vm.profile_model import GuestProfile, GuestUser
 from vm.template_model import Library, Readiness, Template
 
 _LARGE = "<memory>67108864</memory>"  # KiB
@@ -38,6 +41,17 @@ LIBRARY = Library(
 def read(_host: Host, _pool: str = "library") -> Library:
     """In place of vm.library.read on a host that is not there."""
     return LIBRARY
+
+
+def look_up(os_id: str) -> OsSupport:
+    """In place of vm.os_catalogue.look_up: a database that knows every system."""
+    name = " ".join(os_id.rsplit("/", 2)[-2:]).title()
+    return OsSupport(os_id, "", name, "", end_date=date(2028, 6, 30), state=SupportState.SUPPORTED, virtio_disk=True)
+
+
+def guest() -> GuestProfile:
+    """In place of the built-in guest profile, which is of who runs the program."""
+    return GuestProfile("default", users=(GuestUser("ops", ("ssh-ed25519 AAAA ops",)),))
 
 
 def host(directory: Path) -> Host:
@@ -91,7 +105,7 @@ def running_set() -> tuple[Job, ...]:
             else (JobState.QUEUED, 0, None)
         )  # fmt: skip
         if state is JobState.RUNNING:
-            more["started_at"] = scenes.NOW
+            more["started_at"] = scenes.NOW - timedelta(seconds=47)
         jobs.append(scenes.job(200 + number, state, made, done=done, fraction=fraction, **more))
     told = tuple(_with_note(job) for job in reversed(jobs))
     return (*told, *(job for job in scenes.jobs() if job.state.is_over))

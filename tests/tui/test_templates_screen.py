@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from host.connection import Host
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from hvtui.tui import template_form
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.form_fields import NotYet
@@ -25,10 +25,11 @@ from hvtui.tui.widgets.page import Page
 from tests.support import fake_library
 from tests.support.fake_library import DEBIAN, TINY, FakeLibrary
 from tests.support.simulated_world import HOSTILE_NAMES
-from tests.tui import scenes
+from tests.tui import scenes, template_scenes
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, on_screen, picture, running, status
-from vm import template_change, template_verify
+from vm import os_catalogue, template_change, template_verify
+from vm.os_catalogue import OsSupport
 from vm.template_add import OriginKind
 from vm.template_model import Library
 from vm.template_verify import Finding, ImageVerdict, Verification
@@ -228,6 +229,28 @@ async def test_hostile_texts_are_harmless(
             await pilot.press(key)
             await pilot.pause(0.1)
             picture(pilot)
+
+
+async def test_the_support_of_a_system_is_told_where_it_is_known(
+    app_on: App, host: Host, fake: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os_catalogue, "look_up", template_scenes.look_up)
+    async with running(app_on(host), (120, 40)) as pilot:
+        await open_templates(pilot)
+        await until(pilot, lambda: "Debian 12: supported until 2028-06-30" in detail(pilot))
+
+
+async def test_a_system_that_nobody_knows_leaves_the_rest_as_it_is(
+    app_on: App, host: Host, fake: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+):
+    def look_up(_os_id: str) -> OsSupport:
+        raise NotFound("no such system")
+
+    monkeypatch.setattr(os_catalogue, "look_up", look_up)
+    async with running(app_on(host), (120, 40)) as pilot:
+        screen = await open_templates(pilot)
+        await until(pilot, lambda: screen._support == {DEBIAN.os_id: ""})
+        assert "Debian 12 with cloud-init" in detail(pilot)
 
 
 def test_vms_are_counted_by_the_template_that_they_name():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import work
 from textual.widgets import Input
 
 from host import secrets
@@ -40,7 +41,7 @@ class DeployScreen(FormScreen[PlanSet]):
         self._number = 0  # of the newest plan that was asked for
 
     def on_mount(self) -> None:
-        self.run_worker(self._offer_choices, group="choices")
+        self._offer_choices()
 
     def on_unmount(self) -> None:
         self._number += 1
@@ -99,6 +100,7 @@ class DeployScreen(FormScreen[PlanSet]):
         finally:
             _forget(made)
 
+    @work(group="choices")
     async def _offer_choices(self) -> None:
         try:
             self._choices = await self.hvtui.bridge.call(deploy_form.read_choices, self.hvtui.services.host)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import work
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
@@ -78,8 +79,9 @@ class DriftScreen(HvtuiScreen):
 
     def read_again(self) -> None:
         """Compare it now."""
-        self.run_worker(self._read, group="drift", exclusive=True)
+        self._read()
 
+    @work(group="drift", exclusive=True)
     async def _read(self) -> None:
         from vm.drift import compare
 

@@ -3,11 +3,13 @@ library is read through the bridge, when the screen is opened and after jobs tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+from textual import work
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.timer import Timer
@@ -46,7 +48,7 @@ class TemplatesScreen(HvtuiScreen):
     TemplatesScreen #rows { height: 1fr; width: 1fr; }
     TemplatesScreen #detail { height: 60%; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
     TemplatesScreen.-wide #panes { layout: horizontal; }
-    TemplatesScreen.-wide #detail { width: 42%; height: 1fr; border-top: none; border-left: solid $text-disabled; }
+    TemplatesScreen.-wide #detail { width: 38%; height: 1fr; border-top: none; border-left: solid $text-disabled; }
     TemplatesScreen.-open #rows, TemplatesScreen.-empty #rows { display: none; }
     TemplatesScreen.-open #detail, TemplatesScreen.-empty #detail { height: 1fr; width: 1fr; border: none; }
     """
@@ -58,6 +60,7 @@ class TemplatesScreen(HvtuiScreen):
         self._vms: tuple[Vm, ...] = ()
         self._ended: frozenset[int] | None = None  # the jobs on libraries that are over
         self._verified: dict[str, Verification] = {}  # by the manifest: an edited template is another
+        self._support: dict[str, str] = {}  # what osinfo-db says of a system, by its id
         self._verifying = ""  # the name of the template that is being read
         self._is_cancelled = False
         self._progress: tuple[float | None, str] = (None, "")
@@ -89,6 +92,9 @@ class TemplatesScreen(HvtuiScreen):
     def on_screen_resume(self) -> None:
         self.read_again()
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show)
+
     def on_unmount(self) -> None:
         self._is_cancelled = True
 
@@ -109,17 +115,23 @@ class TemplatesScreen(HvtuiScreen):
 
     def read_again(self) -> None:
         """Read the library: a constant number of calls."""
-        self.run_worker(self._read, group="library", exclusive=True)
+        self._read()
 
+    @work(group="library", exclusive=True)
     async def _read(self) -> None:
         from vm import library
 
+        call = self.hvtui.bridge.call
         try:
-            self.library = await self.hvtui.bridge.call(library.read, self.hvtui.services.host)
+            self.library = await call(library.read, self.hvtui.services.host)
             self._problem = None
         except HvtuiError as error:
             self._problem = error
         self._show()
+        unknown = {each.os_id for each in self.library.templates if each.os_id} if self.library is not None else set()
+        if unknown := unknown - self._support.keys():
+            self._support |= await call(_supports, unknown)
+            self._show()
 
     # Showing
 
@@ -133,7 +145,9 @@ class TemplatesScreen(HvtuiScreen):
         elif self.focused is None:
             self.call_after_refresh(self._list.focus)
         cells = template_text.name_cells(templates)
-        self.query_one("#head", Page).show([row(template_text.head(cells), style="$text-muted", indent=0)])
+        self.query_one("#head", Page).show(
+            [row(template_text.head(cells, self._list.size.width), style="$text-muted", indent=0)]
+        )
         rows = [(each.name, partial(self._line, each, cells)) for each in templates]
         self._list.show_rows(rows)
         self._show_detail()
@@ -154,7 +168,12 @@ class TemplatesScreen(HvtuiScreen):
         template = self.selected
         if template is not None:
             vms = template_text.made_from(template, self._vms)
-            rows += template_text.template_rows(template, vms, verified=self._verified.get(template.manifest))
+            rows += template_text.template_rows(
+                template,
+                vms,
+                support=self._support.get(template.os_id, ""),
+                verified=self._verified.get(template.manifest),
+            )
         elif self.library is not None and not self.library.templates:
             rows += template_text.EMPTY
         if self.library is not None and (self.library.exists or self.library.problems):
@@ -249,3 +268,14 @@ class TemplatesScreen(HvtuiScreen):
         fraction, _ = self._progress
         part = f"  {fraction:.0%}" if fraction is not None else ""
         self.say(f"verifying {self._verifying}{part}   v stops it", "dim")
+
+
+def _supports(os_ids: Collection[str]) -> dict[str, str]:
+    """What osinfo-db says of these systems; nothing of one that it does not know, or where there is none."""
+    from vm import os_catalogue
+
+    found = dict.fromkeys(os_ids, "")
+    for os_id in os_ids:
+        with suppress(HvtuiError):
+            found[os_id] = template_text.support_words(os_catalogue.look_up(os_id))
+    return found
