@@ -8,6 +8,7 @@ import json
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import libvirt
 import pytest
 
 from host import images, jobs
-from host.connection import Host
+from host.connection import Host, open_host
 from host.job_model import JobState
 from host.journal import Journal
 from host.units import MIB
@@ -465,3 +466,40 @@ def test_two_exports_at_once_wait_for_each_other(
     ended = [jobs.wait(job.id, journal, timeout_s=60) for job in begun]
     assert [job.state for job in ended] == [JobState.DONE, JobState.DONE]
     assert not pools_of_hvtui(real_host)
+
+
+BRIDGE = """import os, socket, sys, threading
+server = socket.socket(socket.AF_UNIX)
+server.connect({path!r})
+def answer():
+    while data := server.recv(65536):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    os._exit(0)
+threading.Thread(target=answer, daemon=True).start()
+while data := os.read(0, 65536):
+    server.sendall(data)
+"""
+
+
+def test_a_vm_on_another_host_is_exported_and_imported_through_the_connection_alone(
+    real_host: Host, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path
+) -> None:
+    """What qemu+ssh does, with a program of the test's in place of ssh."""
+    whole_vm(real_host, private_daemon, contents)
+    states = state_files(private_daemon)
+    script = tmp_path / "bridge"
+    script.write_text(f"#!{sys.executable}\n{BRIDGE.format(path=str(private_daemon.socket))}")
+    script.chmod(0o755)
+    far = open_host(f"qemu+ext:///system?command={script}", name="far")
+    try:
+        assert not far.is_local
+        done(plan_export(far, vm_named(far, NAME), tmp_path / "bundle"), far)
+        delete(real_host)
+        plan = plan_import(far, ImportRequest(tmp_path / "bundle", register=True))
+        assert any("another one" in blocker.reason for blocker in plan.blockers)
+        done(plan_import(far, ImportRequest(tmp_path / "bundle", restore=True)), far)
+    finally:
+        far.close()
+    assert same_disk(disk_of(private_daemon), contents)
+    assert set(state_files(private_daemon).values()) == set(states.values())
