@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
@@ -111,7 +111,7 @@ def _watch_copy(ctx: StepContext, args: Args, copying: Future[None]) -> None:
     while not copying.done():
         note = "cancelled; libvirt finishes the copy first" if ctx.is_cancelled() else "copying"
         ctx.progress(min(_copied_bytes(ctx, args) / total_bytes, 1.0) if total_bytes else None, note)
-        time.sleep(_POLL_S)
+        wait([copying], _POLL_S)
 
 
 def _copied_bytes(ctx: StepContext, args: Args) -> int:
