@@ -17,7 +17,8 @@ import pytest
 from host import jobs
 from host.connection import Host
 from host.errors import HvtuiError
-from host.job_model import JobState
+from host.job_engine import Patience
+from host.job_model import Job, JobState
 from host.journal import Journal
 from host.units import MIB
 from tests.cli.conftest import Result
@@ -29,6 +30,7 @@ from vm import library as libraries
 from vm import steps
 from vm.library_index import INDEX_NAME, parse_index
 from vm.template_add import AddRequest, plan_add
+from vm.template_change import plan_remove
 from vm.template_model import Library
 
 assert steps  # registers the verbs
@@ -324,6 +326,40 @@ def test_a_change_that_lives_is_not_cleared_up_by_another(hv: Hv, host: Host, im
     (Path(libraries.read(host).path) / "other-0a1b2c3d.qcow2").write_bytes(b"half")
     assert hv("template", "add", "second", "--from", str(image)).code == 0
     assert {record, "other-0a1b2c3d.qcow2"} <= stored(host)
+
+
+# A libvirtd that dies
+
+DEEDS = {
+    "add": ("template.prepare", "template.upload", "template.store", "template.finish"),
+    "remove": ("template.withdraw", "template.remove-images", "template.finish"),
+}
+
+
+@pytest.mark.parametrize(("deed", "verb"), [(deed, verb) for deed, verbs in DEEDS.items() for verb in verbs])
+def test_a_libvirtd_that_dies_in_a_step_is_waited_for(
+    host: Host, journal: Journal, private_daemon: PrivateLibvirtd, cache: Path, tmp_path: Path, deed: str, verb: str
+) -> None:
+    image = noise(tmp_path / "noise.qcow2", 24 * MIB)
+    plan = plan_add(host, AddRequest(NAME, str(image)))
+    if deed == "remove":
+        assert jobs.submit(plan, host, journal).state is JobState.DONE
+        plan = plan_remove(host, *libraries.find(host, NAME))
+    killed_at: list[float] = []
+
+    def kill_once(job: Job) -> None:
+        step = job.current_step
+        is_there = step is not None and step.verb == verb and (verb != "template.upload" or (step.fraction or 0) > 0.2)
+        if is_there and not killed_at:
+            killed_at.append(step.fraction or 0.0)
+            private_daemon.restart()
+
+    created = jobs.create(plan, journal)
+    job = jobs.run(created.id, host, journal, kill_once, patience=Patience(progress_every_s=0.0))
+    assert killed_at
+    assert job.state is JobState.DONE, job.error
+    assert listed(host) == ([NAME] if deed == "add" else [])
+    assert stored(host) == accounted(host)
 
 
 # What comes in
