@@ -8,7 +8,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("jobs", "events", "fleet-stale", "create", "xml-editor", "vm", "vm-hardware", "vm-log")
+NAMES = (
+    "jobs",
+    "events",
+    "fleet-stale",
+    "create",
+    "xml-editor",
+    "vm",
+    "vm-hardware",
+    "vm-log",
+    "templates",
+    "deploy",
+    "jobs-set",
+)
 
 # Another day, and a machine that was switched on at another time.
 LATER = """
