@@ -49,7 +49,7 @@ _ORDER = (
     "view",
     "app",
 )
-_KEYS, _TITLE, _MOST_IDS = 13, 20, 90  # cells; ids are shown from that width on
+_KEYS, _TITLE, _MOST_IDS = 14, 20, 90  # cells; ids are shown from that width on
 
 
 class HelpScreen(Dialog[None]):
