@@ -25,6 +25,7 @@ from host.units import GIB
 from vm import library as libraries
 from vm import profile_toml, profile_values
 from vm.commands import host_blockers
+from vm.create_request import TINY_MEMORY_BYTES
 from vm.library_pool import pool_blockers, pool_steps
 from vm.profile_model import GuestProfile, GuestUser, HardwareProfile
 from vm.profile_settings import FULL_SUDO
@@ -32,10 +33,12 @@ from vm.profile_steps import ProfileVolume, parse_volume_name, read_whole, text_
 from vm.profile_toml import KINDS, Profile
 from vm.template_model import DEFAULT_LIBRARY, Library
 
+TINY = "tiny"  # the recipe of that name takes it for its VMs
 BUILT_IN: tuple[HardwareProfile, ...] = (
     HardwareProfile(name="small", description="built in: for one small service", vcpus=1, memory_bytes=GIB),
     HardwareProfile(name="medium", description="built in: for most servers", vcpus=2, memory_bytes=4 * GIB),
     HardwareProfile(name="large", description="built in: for a database or a build", vcpus=4, memory_bytes=8 * GIB),
+    HardwareProfile(name=TINY, description="built in: for the recipe tiny", vcpus=1, memory_bytes=TINY_MEMORY_BYTES),
 )
 DEFAULT_GUEST = "default"
 _MOST_KEY_FILES = 20

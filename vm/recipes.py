@@ -103,6 +103,7 @@ def _tiny(directory: Path, progress: Progress, is_cancelled: IsCancelled) -> Bui
     """Its host name comes by the kernel's command line (vm.tiny.kernel_arguments): it takes no seed."""
     from vm import recipe_tiny, tiny
     from vm.deploy_xml import NAME_FIELD
+    from vm.profile_store import TINY
 
     made = recipe_tiny.build(directory, progress, is_cancelled=is_cancelled)
     files = (
@@ -119,6 +120,7 @@ def _tiny(directory: Path, progress: Progress, is_cancelled: IsCancelled) -> Bui
         "kernel_arguments": f"{tiny.kernel_arguments('')} tiny.hostname={NAME_FIELD}",
         "disk_bus": "virtio",
         "nic_model": "virtio",
+        "hardware_profile": TINY,
     }
     return Built(files, facts)
 

@@ -61,8 +61,8 @@ def test_behind_sudo_the_one_who_typed_it_is_meant(home: Path, monkeypatch: pyte
 
 def test_no_library_is_an_empty_one(simulated: Host) -> None:
     found = read(simulated, LIBRARY)
-    assert {entry.name for entry in found.entries} == {"small", "medium", "large", "default"}
-    assert [profile.name for profile in found.hardware] == ["large", "medium", "small"]
+    assert {entry.name for entry in found.entries} == {"small", "medium", "large", "tiny", "default"}
+    assert [profile.name for profile in found.hardware] == ["large", "medium", "small", "tiny"]
     assert [profile.name for profile in found.guests] == ["default"]
     assert not found.problems
 
