@@ -9,28 +9,39 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from host import images, jobs
+from host import images
 from host.connection import Host, open_host
 from host.job_model import JobState
 from host.journal import Journal
 from host.units import MIB
 from tests.real.conftest import wait_for
 from tests.support import bundles, guest
-from tests.support.bundles import NAME, killed, plain_vm, same_disk, small_disk, state_files, traces, whole_vm
+from tests.support.bundles import (
+    NAME,
+    delete,
+    disk_of,
+    linked,
+    plain_vm,
+    pools_of_hvtui,
+    same_disk,
+    small_disk,
+    state_files,
+    traces,
+    whole_vm,
+)
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.running import done, submit, vm_named
-from vm import bundle, inventory
+from vm import bundle
 from vm.create import plan_create, tiny_request
 from vm.delete import plan_delete
 from vm.export import plan_export
-from vm.host_files import PREFIX
 from vm.import_bundle import ImportRequest, compare, plan_import
 from vm.import_report import FindingKind
 from vm.tiny import TinyGuest
@@ -48,15 +59,6 @@ def exported(real_host: Host, private_daemon: PrivateLibvirtd, contents: Path, t
     done(plan_export(real_host, vm_named(real_host, NAME), tmp_path / "bundle"), real_host)
     delete(real_host)
     return tmp_path / "bundle"
-
-
-def delete(host: Host, name: str = NAME) -> None:
-    done(plan_delete(host, vm_named(host, name), all_disks=True), host)
-
-
-def disk_of(daemon: PrivateLibvirtd, name: str = NAME) -> Path:
-    (path,) = daemon.images.glob(f"{name}-*-vda.qcow2")
-    return path
 
 
 # There and back
@@ -146,17 +148,6 @@ def test_a_disk_that_builds_on_another_is_whole_in_the_bundle_and_its_host_as_be
     assert traces(private_daemon, real_host) == before
 
 
-def linked(daemon: PrivateLibvirtd, host: Host, contents: Path) -> Path:
-    """An overlay on an image with those contents."""
-    base = bundles.image(contents, daemon.images / "base.qcow2", "qcow2")
-    overlay = daemon.images / "overlay.qcow2"
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), "--", str(overlay)]
-    subprocess.run(command, check=True)
-    with host.calls("refresh") as connection:
-        connection.storagePoolLookupByName("default").refresh()
-    return overlay
-
-
 def test_a_disk_outside_of_every_pool_is_exported_and_its_directory_left_as_it_was(
     real_host: Host, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path
 ) -> None:
@@ -169,11 +160,6 @@ def test_a_disk_outside_of_every_pool_is_exported_and_its_directory_left_as_it_w
     assert (tmp_path / "bundle/vda.raw").stat().st_blocks * 512 < 16 * MIB  # its holes are holes
     assert stat.S_IMODE(place.stat().st_mode) == 0o750
     assert not pools_of_hvtui(real_host)
-
-
-def pools_of_hvtui(host: Host) -> list[str]:
-    with host.calls("look") as connection:
-        return [pool.name() for pool in connection.listAllStoragePools() if pool.name().startswith(PREFIX)]
 
 
 def test_a_directory_that_a_pool_has_is_reached_through_that_pool(
@@ -347,125 +333,6 @@ def tight_pool(daemon: PrivateLibvirtd, host: Host, size_bytes: int) -> Iterator
 def test_a_disk_larger_than_allowed_is_refused(real_host: Host, exported: Path) -> None:
     report = compare(real_host, ImportRequest(exported, limit_bytes=32 * MIB))
     assert any("larger than 32M" in blocker.reason for blocker in report.blockers)
-
-
-# Killed
-
-EXPORTS: list[tuple[str, Sequence[int]]] = [
-    ("export.begin", (0, 2)),
-    ("export.disk", (0, 4, 9, 16)),
-    ("export.file", (0, 3, 6)),
-    ("export.tpm", (0, 5, 9)),
-    ("export.finish", (0, 6)),
-]
-IMPORTS: list[tuple[str, Sequence[int]]] = [
-    ("import.look-for-tpm", (0, 3)),
-    ("import.volume", (0, 3, 6, 12)),
-    ("import.define", (0, 1)),
-    ("import.nvram", (0, 4, 8, 14)),
-    ("import.tpm", (0, 4, 6, 12)),
-]
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("verb", "calls"), EXPORTS, ids=[verb for verb, _ in EXPORTS])
-def test_an_export_killed_at_any_step_is_taken_back_or_completed(
-    real_host: Host,
-    journal: Journal,
-    private_daemon: PrivateLibvirtd,
-    contents: Path,
-    tmp_path: Path,
-    verb: str,
-    calls: Sequence[int],
-) -> None:
-    whole_vm(real_host, private_daemon, contents)
-    vm, before = vm_named(real_host, NAME), traces(private_daemon, real_host)
-    for call in calls:
-        target = tmp_path / f"bundle-{call}"
-        job = killed(plan_export(real_host, vm, target), real_host, journal, f"{verb}:{call}")
-        if job is None:
-            continue
-        if call % 2:
-            assert jobs.restart(job.id, real_host, journal).state is JobState.DONE
-            found = bundle.read(target)
-            assert same_disk(found.path(found.of(bundle.Role.DISK)[0]), contents)
-            assert len(found.files) == 4
-        else:
-            assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
-            assert not list(tmp_path.glob(f"bundle-{call}*"))
-        assert traces(private_daemon, real_host) == before
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("call", [0, 3, 5, 7, 8, 9])
-def test_an_export_killed_while_a_disk_is_made_whole_leaves_nothing_on_the_host(
-    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path, call: int
-) -> None:
-    plain_vm(real_host, str(linked(private_daemon, real_host, contents)), "qcow2")
-    before = traces(private_daemon, real_host)
-    plan = plan_export(real_host, vm_named(real_host, NAME), tmp_path / "bundle")
-    job = killed(plan, real_host, journal, f"export.disk:{call}")
-    if job is not None:
-        assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
-        assert not list(tmp_path.glob("bundle*"))
-    assert traces(private_daemon, real_host) == before
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("verb", "calls"), IMPORTS, ids=[verb for verb, _ in IMPORTS])
-def test_an_import_killed_at_any_step_is_taken_back_or_completed(
-    real_host: Host,
-    journal: Journal,
-    private_daemon: PrivateLibvirtd,
-    exported: Path,
-    contents: Path,
-    verb: str,
-    calls: Sequence[int],
-) -> None:
-    before = traces(private_daemon, real_host)
-    manifest = bundle.read(exported)
-    states = {file.sha256 for role in (bundle.Role.NVRAM, bundle.Role.TPM) for file in manifest.of(role)}
-    for call in calls:
-        plan = plan_import(real_host, ImportRequest(exported, restore=True))
-        job = killed(plan, real_host, journal, f"{verb}:{call}")
-        if job is not None and call % 2 == 0:
-            assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
-            assert traces(private_daemon, real_host) == before, (verb, call)
-            continue
-        if job is not None:
-            assert jobs.restart(job.id, real_host, journal).state is JobState.DONE, (verb, call)
-        assert same_disk(disk_of(private_daemon), contents)
-        assert set(state_files(private_daemon).values()) == states
-        assert not pools_of_hvtui(real_host)
-        delete(real_host)
-        assert traces(private_daemon, real_host) == before, (verb, call)
-
-
-def test_an_import_is_undone_with_everything_that_it_made(
-    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, exported: Path
-) -> None:
-    before = traces(private_daemon, real_host)
-    job = jobs.submit(plan_import(real_host, ImportRequest(exported, restore=True)), real_host, journal)
-    done(jobs.plan_undo(job, real_host, journal), real_host)
-    assert traces(private_daemon, real_host) == before
-    assert not inventory.read(real_host)
-    assert bundle.read(exported).files
-
-
-def test_two_exports_at_once_wait_for_each_other(
-    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    plans = []
-    for name in ("first", "second"):
-        disk = tmp_path / f"elsewhere/{name}.raw"
-        shutil.copy(contents, disk)
-        plain_vm(real_host, str(disk), "raw", name=name)
-        plans.append(plan_export(real_host, vm_named(real_host, name), tmp_path / f"bundle-{name}"))
-    begun = [jobs.start_detached(plan, real_host, journal) for plan in plans]
-    ended = [jobs.wait(job.id, journal, timeout_s=60) for job in begun]
-    assert [job.state for job in ended] == [JobState.DONE, JobState.DONE]
-    assert not pools_of_hvtui(real_host)
 
 
 BRIDGE = """import os, socket, sys, threading

@@ -20,9 +20,11 @@ from host.journal import Journal
 from host.plan import Plan
 from host.units import MIB
 from tests.support.private_libvirtd import PrivateLibvirtd
-from tests.support.running import done
+from tests.support.running import done, vm_named
 from vm.create import plan_create
 from vm.create_request import CreateRequest, Firmware, SourceKind
+from vm.delete import plan_delete
+from vm.host_files import PREFIX
 
 DEADLY = Path(__file__).parent / "killing"
 NAME = "boxed"
@@ -121,6 +123,31 @@ def killed(plan: Plan, host: Host, journal: Journal, place: str) -> Job | None:
 def _is_over(journal: Journal) -> bool:
     journal.recover()
     return journal.jobs(limit=1)[0].state.is_over
+
+
+def delete(host: Host, name: str = NAME) -> None:
+    done(plan_delete(host, vm_named(host, name), all_disks=True), host)
+
+
+def disk_of(daemon: PrivateLibvirtd, name: str = NAME) -> Path:
+    (path,) = daemon.images.glob(f"{name}-*-vda.qcow2")
+    return path
+
+
+def linked(daemon: PrivateLibvirtd, host: Host, contents: Path) -> Path:
+    """An overlay on an image with those contents."""
+    base = image(contents, daemon.images / "base.qcow2", "qcow2")
+    overlay = daemon.images / "overlay.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), "--", str(overlay)]
+    subprocess.run(command, check=True)
+    with host.calls("refresh") as connection:
+        connection.storagePoolLookupByName("default").refresh()
+    return overlay
+
+
+def pools_of_hvtui(host: Host) -> list[str]:
+    with host.calls("look") as connection:
+        return [pool.name() for pool in connection.listAllStoragePools() if pool.name().startswith(PREFIX)]
 
 
 @contextlib.contextmanager
