@@ -269,6 +269,7 @@ class _Comparison:
         if os_element is None:
             return
         has_loader = os_element.find("loader") is not None
+        formats = [element.get("format", "") for element in os_element.findall("nvram")]
         for element in os_element.findall("nvram"):
             os_element.remove(element)
         is_uefi = os_element.get("firmware") == "efi" or has_loader
@@ -280,7 +281,10 @@ class _Comparison:
             findings.changed("its firmware's variables (boot entries) are new: those of the bundle are of an older one")
             return
         self._nvram = f"{host_files.nvram_directory(self._host)}/{self._name}-{self._mark}_VARS.fd"
-        SubElement(os_element, "nvram").text = self._nvram
+        nvram = SubElement(os_element, "nvram")
+        nvram.text = self._nvram
+        if "qcow2" in formats:  # libvirt 9.5 and newer
+            nvram.set("format", "qcow2")
         findings.ok("its firmware's variables (boot entries) come from the bundle")
 
     def _fit_tpm(self, root: Element, around: Surroundings) -> None:
