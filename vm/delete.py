@@ -20,10 +20,12 @@ from host.text import printable
 from host.units import format_bytes
 from vm import delete_steps  # noqa: F401 - registers the verbs that these plans are made of
 from vm.commands import hint, host_blockers, identity, virsh, words
+from vm.deploy_steps import seed_drives, without_drives
 from vm.disk_uses import DiskUse, chosen, disk_uses
-from vm.domain_xml import parse, read_config
+from vm.domain_xml import parse, read_config, to_text
 from vm.lifecycle import effective_state, plan_off
 from vm.model import Disk, Vm, VmState
+from vm.unseed import pool_of, unseed_step
 
 __all__ = ["DiskUse", "disk_uses", "plan_delete"]
 
@@ -42,6 +44,7 @@ class _Belongings:
     flags: int
     virsh_flags: tuple[str, ...]
     losses: tuple[str, ...]
+    seeds: tuple[tuple[str, str], ...] = ()  # paths and pools: what a deployment left, which may hold secrets
 
 
 def plan_delete(
@@ -52,6 +55,7 @@ def plan_delete(
     it does not have."""
     belongings = _read_belongings(host, vm)
     known = disk_uses(host, vm) if remove_disks or all_disks else ()
+    known = tuple(use for use in known if use.path not in {path for path, _ in belongings.seeds})
     removable = [use.target for use in known if use.removable] if all_disks else []
     uses = chosen(known, (*remove_disks, *removable))
     turns_off = off and vm.is_active
@@ -62,6 +66,7 @@ def plan_delete(
         steps=(
             _check_step(vm, uses, off=off),
             *(_off_steps(host, vm) if turns_off else ()),
+            *(unseed_step(host, vm, path, pool) for path, pool in belongings.seeds),
             _undefine_step(host, vm, belongings),
             *(_volume_step(host, vm, use) for use in uses),
         ),
@@ -74,7 +79,7 @@ def plan_delete(
             *(_stays(use) for use in known if all_disks and use not in uses and use.source and use.device != "cdrom"),
         ),
         blockers=(*host_blockers(host), *_blockers(vm, off=off), *_disk_blockers(uses)),
-        losses=(*belongings.losses, *(_disk_lost(use) for use in uses)),
+        losses=(*belongings.losses, *map(_seed_lost, belongings.seeds), *(_disk_lost(use) for use in uses)),
         keeps=_kept(belongings.disks, {use.target for use in uses}),
     )
 
@@ -105,15 +110,20 @@ def _read_belongings(host: Host, vm: Vm) -> _Belongings:
         domain = connection.lookupByUUIDString(vm.uuid)
         xml = domain.XMLDesc(_INACTIVE)
         root = parse(xml)
+        seeds = tuple((path, pool_of(connection, path)) for path in seed_drives(root, vm.uuid))
+        seeds = tuple((path, pool) for path, pool in seeds if pool)
         found = _saved_parts(domain, vm.persistent)
         if connection.getType() == "QEMU":  # other drivers have no such files and refuse the flags
             found += _backup_parts(domain) + _firmware_parts(connection, root)
+    if seeds:  # an undo brings the VM back without them
+        xml = to_text(without_drives(root, {path for path, _ in seeds}))
     return _Belongings(
         xml=xml,
         disks=read_config(xml).disks,
         flags=sum(flag for flag, _, _ in found),
         virsh_flags=tuple(option for _, option, _ in found if option),
         losses=(f"the VM {vm.name}: its configuration", *(loss for _, _, loss in found)),
+        seeds=seeds,
     )
 
 
@@ -220,6 +230,10 @@ def _disk_blockers(uses: Sequence[DiskUse]) -> tuple[Blocker, ...]:
         for use in uses
         if not use.removable
     )
+
+
+def _seed_lost(seed: tuple[str, str]) -> str:
+    return f"its seed {seed[0]}, which its guest may not have read yet"
 
 
 def _disk_lost(use: DiskUse) -> str:

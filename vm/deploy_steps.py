@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -275,6 +276,16 @@ def seed_drives(root: Element, uuid: str) -> tuple[str, ...]:
     sources = (source for source in root.iterfind("devices/disk/source"))
     paths = (source.get("file") or source.get("dev") or "" for source in sources)
     return tuple(path for path in paths if path.endswith(ending))
+
+
+def without_drives(root: Element, paths: AbstractSet[str]) -> Element:
+    """The VM's XML without the drives that read `paths`."""
+    devices = root.find("devices")
+    for path in paths:
+        drive = _drive_with(root, path)
+        if drive is not None and devices is not None:
+            devices.remove(drive)
+    return root
 
 
 def seed_ending(uuid: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,18 +28,19 @@ def plan_unseed(host: Host, vm: Vm, *, wait: bool = True, timeout_s: float = REA
         domain = connection.lookupByUUIDString(vm.uuid)
         texts = dict.fromkeys((domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), domain.XMLDesc(0)))
         paths = dict.fromkeys(path for text in texts for path in deploy_steps.seed_drives(parse(text), vm.uuid))
-        found = [(path, _pool_of(connection, path)) for path in paths]
+        found = [(path, pool_of(connection, path)) for path in paths]
         is_active = bool(domain.isActive())
     blockers = [*host_blockers(host), *_blockers(vm, found, is_active=is_active, wait=wait)]
-    identity: dict[str, Json] = {"uuid": vm.uuid, "name": vm.name}
     steps = []
     if wait:
-        ready = {**identity, "readiness": Readiness.CLOUD_INIT.value, "timeout_s": timeout_s}
+        ready: dict[str, Json] = {
+            "uuid": vm.uuid,
+            "name": vm.name,
+            "readiness": Readiness.CLOUD_INIT.value,
+            "timeout_s": timeout_s,
+        }
         steps.append(Step("deploy.ready", f"Wait until its guest is ready, at most {timeout_s:.0f} s", ready))
-    for path, pool in found:
-        args = {**identity, "pool": pool, "volume": PurePosixPath(path).name, "path": path}
-        detach = virsh(host.uri, "detach-disk", vm.name, "--target", path, "--persistent")
-        steps.append(Step("deploy.unseed", "Take the seed away and delete it", args, (detach,)))
+    steps += [unseed_step(host, vm, path, pool) for path, pool in found]
     return Plan(
         title=f"Take the seed of {vm.name} away",
         host_uri=host.uri,
@@ -51,7 +53,16 @@ def plan_unseed(host: Host, vm: Vm, *, wait: bool = True, timeout_s: float = REA
     )
 
 
-def _pool_of(connection: Any, path: str) -> str:
+def unseed_step(host: Host, vm: Vm, path: str, pool: str) -> Step:
+    """The step that takes the seed at `path`, a volume of `pool`, away from the VM and deletes it."""
+    volume = PurePosixPath(path).name
+    args: dict[str, Json] = {"uuid": vm.uuid, "name": vm.name, "pool": pool, "volume": volume, "path": path}
+    detach = virsh(host.uri, "detach-disk", vm.name, "--target", path, "--persistent")
+    delete = shlex.join(["virsh", "-c", host.uri, "vol-delete", "--pool", pool, "--vol", volume])
+    return Step("deploy.unseed", "Take the seed away and delete it", args, (detach, delete))
+
+
+def pool_of(connection: Any, path: str) -> str:
     """The pool that knows the volume; empty when none does."""
     try:
         return str(connection.storageVolLookupByPath(path).storagePoolLookupByVolume().name())

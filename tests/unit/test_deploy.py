@@ -15,6 +15,7 @@ from host.units import GIB, MIB
 from tests.support import new_vms
 from vm import deploy, inventory, steps
 from vm.create_request import Firmware
+from vm.delete import plan_delete
 from vm.deploy_request import DeployRequest
 from vm.domain_xml import parse, read_config
 from vm.new_domain_xml import new_mac
@@ -283,6 +284,20 @@ def test_a_disk_that_a_killed_job_left_half_made_is_made_anew(host, journal):
     assert jobs.submit(plan, host, journal).state is JobState.DONE
     volume = host.connection().storagePoolLookupByName("default").storageVolLookupByName(args["name"])
     assert volume.info()[1] == 4 * GIB
+
+
+def test_a_deleted_vm_takes_its_seed_along_and_comes_back_without_it(host, journal):
+    run_all(deploy.plan_deploy(host, replace(ONE, start=False)), host, journal)
+    plan = plan_delete(host, inventory.find(host, "web-01"))
+    assert any("its seed" in loss for loss in plan.losses)
+    assert not any(
+        "seed" in text for text in plan_delete(host, inventory.find(host, "web-01"), all_disks=True).warnings
+    )
+    job = jobs.submit(plan, host, journal)
+    assert job.state is JobState.DONE, job.error
+    assert not any("seed" in name for name in volumes(host))
+    assert jobs.submit(jobs.plan_undo(job, host), host, journal).state is JobState.DONE
+    assert len(read_config(host.connection().lookupByName("web-01").XMLDesc(0)).disks) == 1
 
 
 # What stands in the way
