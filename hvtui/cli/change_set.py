@@ -61,6 +61,10 @@ def change_set(
     return run_and_report_set(session, created[0], start, limit_s=limit_s, done_word=done_word)
 
 
+# A restart of the set does these again.
+_TO_COMPLETE = frozenset({JobState.FAILED, JobState.INTERRUPTED})
+
+
 def run_and_report_set(
     session: Session,
     member: Job,
@@ -112,7 +116,10 @@ def report_set(
     if late is not None:
         outcomes = [replace(each, error=late) if each.exit_code else each for each in outcomes]
     tell_job_warnings([job for job in ended if job.is_preparation])
-    return report(session, outcomes, told=told)
+    code = report(session, outcomes, told=told)
+    if len(ended) > 1 and any(job.state in _TO_COMPLETE for job in ended):
+        narrate(f"Complete it with 'hvtui job restart {ended[0].set_id or ended[0].id}'")
+    return code
 
 
 def _report_started(session: Session, started: Sequence[Job]) -> int:
