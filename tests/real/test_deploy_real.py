@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,13 +13,14 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from host import jobs
+from host import job_engine, jobs
 from host.connection import Host
 from host.errors import NotFound
 from host.images import inspect
 from host.job_model import Job, JobState
 from host.journal import Journal
 from host.plan import Plan, PlanSet
+from host.steps import Args, Result, StepContext, StepVerb, verb_named
 from host.units import GIB, MIB
 from tests.real.conftest import wait_for
 from tests.support.private_libvirtd import PrivateLibvirtd
@@ -270,3 +272,40 @@ def test_a_libvirtd_that_dies_while_it_copies_is_waited_for_and_nothing_is_left_
     compare = ["qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", "--", str(library / "large.qcow2"), str(path)]
     assert subprocess.run(compare, capture_output=True, check=False).returncode == 0
     assert [each.name for each in private_daemon.images.iterdir()] == [path.name]
+
+
+VERBS = ("deploy.disk", "deploy.seed", "create.define", "create.start", "deploy.ready", "deploy.unseed")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("delay_s", [0.0, 0.03], ids=["before", "during"])
+def test_a_libvirtd_that_dies_in_each_step_is_waited_for(
+    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, seeded: DeployRequest,
+    monkeypatch: pytest.MonkeyPatch, delay_s: float,
+) -> None:  # fmt: skip
+    left = set(VERBS)
+
+    def deadly(name: str) -> StepVerb:
+        verb = verb_named(name)
+
+        def do(context: StepContext, args: Args) -> Result:
+            if name not in left:
+                return verb.do(context, args)
+            left.remove(name)
+            killer = threading.Timer(delay_s, private_daemon.restart)
+            killer.start()
+            if not delay_s:
+                killer.join()
+            try:
+                return verb.do(context, args)
+            finally:
+                killer.join()
+
+        return replace(verb, do=do)
+
+    monkeypatch.setattr(job_engine, "verb_named", deadly)
+    request = until_(seeded, "ready")
+    _, job = submit_one(real_host, journal, request)
+    assert job.state is JobState.DONE, job.error
+    assert left == set()
+    assert [path.suffix for path in private_daemon.images.iterdir()] == [".qcow2"]
