@@ -87,6 +87,7 @@ def template_names(context: click.Context, incomplete: str) -> list[str]:
 def template_sources(incomplete: str) -> list[CompletionItem]:
     """What `template add --from` takes: recipes where they fit, else files."""
     from click.shell_completion import CompletionItem
+
     from vm.recipes import RECIPES
 
     words = [CompletionItem(word) for word in RECIPES if word.startswith(incomplete)]
