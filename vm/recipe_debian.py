@@ -36,6 +36,7 @@ _TOOLS = {
     "grub-mkimage": "grub-common",
     "qemu-img": "qemu-utils",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
     "tar": "tar",
 }
 
@@ -172,6 +173,7 @@ def _install(parts: _Build, found: recipe_debian_sources.Release) -> None:
             *("--", found.codename, "-", "sources.list"),
         ],
         into=[*parts.as_root, "tar", "-x", "-C", "tree", "--anchored", "--numeric-owner", *exclude],
+        isolated=not parts.as_root,  # a user's mmdebstrap does that itself
         directory=parts.work,
         environment=environment,
         on_line=parts.teller.hear,

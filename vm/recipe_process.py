@@ -24,6 +24,19 @@ _GRACE_S = 20.0  # mmdebstrap removes its temporary directory when it is told to
 _KEPT_LINES = 40
 # The kernel tells a tool to end when the thread that started it does, however that happened.
 _WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
+# What it mounts is seen by it alone, and goes with its last process; none of its processes outlives the first.
+_ISOLATED = (
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "--",
+    "unshare",
+    "--mount",
+    "--pid",
+    "--mount-proc",
+    "--fork",
+    "--kill-child",
+)
 
 
 def path_with_tools() -> str:
@@ -35,17 +48,20 @@ def run(
     command: Sequence[str],
     *,
     into: Sequence[str] = (),
+    isolated: bool = False,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     on_line: OnLine = lambda _line: None,
     is_cancelled: IsCancelled = lambda: False,
 ) -> None:
-    """Run `command`, its output going into the command `into` where one is given; `on_line` gets each line that it
-    writes to its standard error. Raises Unsupported where there is no such program, HvtuiError with the last words
-    of the one that failed, Cancelled."""
+    """Run `command`, its output going into the command `into` where one is given; `on_line` gets each line that they
+    write to their standard errors. `isolated` (for root) keeps what `command` mounts and starts to itself.
+
+    Raises Unsupported where there is no such program, HvtuiError with the last words of the one that failed, Cancelled.
+    """
     started: list[Popen[bytes]] = []
     try:
-        source = _start(command, environment, directory, piped=bool(into))
+        source = _start(command, environment, directory, piped=bool(into), isolated=isolated)
         started.append(source)
         if into:
             started.append(_start(into, environment, directory, stdin=source.stdout))
@@ -66,6 +82,7 @@ def _start(
     directory: Path | None,
     *,
     piped: bool = False,
+    isolated: bool = False,
     stdin: IO[bytes] | None = None,
 ) -> Popen[bytes]:
     import shutil
@@ -76,7 +93,7 @@ def _start(
         raise Unsupported(f"{command[0]} is not installed")
     try:
         return subprocess.Popen(
-            [*_WITH_US, *command],
+            [*(_ISOLATED if isolated else _WITH_US), *command],
             cwd=directory,
             env={**os.environ, "PATH": path, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **(environment or {})},
             stdin=subprocess.DEVNULL if stdin is None else stdin,

@@ -10,13 +10,14 @@ import pytest
 
 from host import jobs
 from host.connection import Host
+from host.errors import Cancelled
 from host.images import inspect
 from host.job_model import JobState
 from host.journal import Journal
 from host.units import GIB, MIB
 from tests.support import guest
 from tests.support.templates import add_template, made_pool
-from vm import deploy, steps
+from vm import deploy, recipe_process, steps
 from vm.deploy_request import DeployRequest
 from vm.profile_model import GuestProfile, GuestUser, HardwareProfile, ProfileNic
 from vm.recipe_debian import DebianImage
@@ -70,3 +71,14 @@ def test_a_deployed_debian_gets_its_name_its_user_and_its_key_and_grows_to_its_d
         assert int(children) == 2
     assert "seed" not in xml
     assert not [path.name for path in library.iterdir() if "seed" in path.name]
+
+
+def test_what_a_tool_mounts_goes_with_it_when_it_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """mmdebstrap mounts /proc and /sys in the system that it makes: nothing of it may stay when a build is ended."""
+    monkeypatch.setattr(recipe_process, "_GRACE_S", 0.5)
+    heard: list[str] = []
+    script = f"mount -t tmpfs recipe {tmp_path} && echo mounted >&2; sleep 600"
+    with pytest.raises(Cancelled):
+        recipe_process.run(["sh", "-c", script], isolated=True, on_line=heard.append, is_cancelled=lambda: bool(heard))
+    assert heard == ["mounted"]
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
