@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PACKAGES = (
-    *("linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "systemd-resolved", "iproute2", "netbase"),
+    *("linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "systemd-resolved", "netplan.io", "iproute2"),
     *("cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "openssh-server", "qemu-guest-agent"),
-    *("ca-certificates", "sudo", "tzdata", "zstd", "less", "nano-tiny"),
+    *("netbase", "ca-certificates", "sudo", "tzdata", "zstd", "less", "nano-tiny"),
 )
 # Told in a template's origin; a newer one makes a new image.
 TOLD_PACKAGES = ("linux-image-cloud-amd64", "cloud-init", "systemd", "openssh-server", "qemu-guest-agent")
@@ -109,9 +109,10 @@ cloud_init_modules: [seed_random, bootcmd, write-files, growpart, resizefs, disk
 cloud_config_modules: [ssh-import-id, keyboard, locale, set-passwords, apt-configure, ntp, timezone, runcmd]
 cloud_final_modules: [package-update-upgrade-install, write-files-deferred, scripts-vendor, scripts-per-once,
     scripts-per-boot, scripts-per-instance, scripts-user, phone-home, final-message, power-state-change]
+# Cloud-init's own writer for networkd and the one for ifupdown want to know a card's name: netplan finds it by address.
 system_info:
   network:
-    renderers: [networkd]
+    renderers: [netplan, networkd]
 """
 
 # A link that nothing answers on must not hold up a boot for two minutes, and no link at all not for a moment.

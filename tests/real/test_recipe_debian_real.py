@@ -19,16 +19,17 @@ from tests.support import guest
 from tests.support.templates import add_template, made_pool
 from vm import deploy, recipe_process, steps
 from vm.deploy_request import DeployRequest
-from vm.profile_model import GuestProfile, GuestUser, HardwareProfile, ProfileNic
+from vm.profile_model import GuestNetwork, GuestProfile, GuestUser, HardwareProfile, ProfileNic
 from vm.recipe_debian import DebianImage
 from vm.template_model import ImageRole, Readiness, Template, TemplateImage
 
 assert steps  # registers the verbs
 NAME = "web-01"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE0000000000000000000000000000000000000000000 anna@example.org"
-HARDWARE = HardwareProfile("small", vcpus=2, memory_bytes=512 * MIB, disk_bytes=8 * GIB, nics=(ProfileNic("user"),))
+HARDWARE = HardwareProfile("small", vcpus=2, memory_bytes=512 * MIB, disk_bytes=8 * GIB, nics=2 * (ProfileNic("user"),))
 USER = GuestUser("anna", ssh_keys=(KEY,), sudo="ALL=(ALL) NOPASSWD:ALL")
-GUEST = GuestProfile(users=(USER,), run=("touch /root/ran",))
+NETWORK = GuestNetwork(("192.0.2.10/24",), gateways=("192.0.2.1",), nameservers=("192.0.2.2",))
+GUEST = GuestProfile(users=(USER,), network=NETWORK, run=("touch /root/ran",))
 
 
 @pytest.fixture
@@ -59,6 +60,11 @@ def test_a_deployed_debian_gets_its_name_its_user_and_its_key_and_grows_to_its_d
         assert guest.run(domain, "hostname") == NAME
         assert guest.run(domain, "cat /home/anna/.ssh/authorized_keys") == KEY
         assert guest.run(domain, "sudo -u anna sudo -n id -u") == "0"
+        addresses = guest.run(domain, "ip -4 -o address show scope global")
+        assert "192.0.2.10/24" in addresses
+        assert "10.0.2.15/24" in addresses, "the second card has its address by DHCP"
+        assert "192.0.2.1" in guest.run(domain, "ip route show default")
+        assert "192.0.2.2" in guest.run(domain, "resolvectl dns")
         assert guest.run(domain, "ls /root/ran") == "/root/ran"
         assert guest.run(domain, "systemctl --failed --no-legend --plain") == ""
         assert guest.run(domain, "systemctl is-active ssh systemd-networkd").split() == ["active", "active"]
