@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from host import secrets
 from host.connection import Host, open_host
 from tests.support import simulated_world
 
@@ -46,6 +47,12 @@ def private_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HVTUI_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HVTUI_CONFIG", os.devnull)
     monkeypatch.setenv("HVTUI_ACCEL", "")  # a session sets it: what one test configures must not reach the next
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that a test makes and does not run leaves what it offered in this process."""
+    monkeypatch.setattr(secrets, "_offered", {})
 
 
 @pytest.fixture

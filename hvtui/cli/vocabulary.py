@@ -26,8 +26,6 @@ VM_WORDS: Mapping[str, str] = {
     "rm": "delete",
     "define": "create",
     "new": "create",
-    "clone": "create",
-    "import": "create",
     "provision": "deploy",
     "domrename": "rename",
     "mv": "rename",

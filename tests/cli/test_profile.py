@@ -27,6 +27,7 @@ def test_the_built_in_profiles_are_there_without_a_library(hv: Command) -> None:
         ("hardware", "large"),
         ("hardware", "medium"),
         ("hardware", "small"),
+        ("hardware", "tiny"),
         ("guest", "default"),
     ]
     assert {each["source"] for each in found} == {"built-in"}

@@ -18,10 +18,10 @@ def test_keys_and_a_lone_escape_arrive_after_a_long_rest() -> None:
         terminal.wait_for("backup")
         time.sleep(driver.AWAKE_S + 3 * driver.TICK_S)
         terminal.type("?")
-        terminal.wait_for("This list")
+        terminal.wait_for("─ Keys ─")
         time.sleep(driver.AWAKE_S + 3 * driver.TICK_S)
         terminal.type("\x1b")
-        terminal.wait_until(lambda: "This list" not in terminal.text, "the list without the help")
+        terminal.wait_until(lambda: "─ Keys ─" not in terminal.text, "the list without the help")
         time.sleep(driver.AWAKE_S + 3 * driver.TICK_S)
         terminal.type("q")
         assert terminal.exit_code() == 0

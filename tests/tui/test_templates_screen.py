@@ -138,8 +138,9 @@ async def test_only_what_was_changed_is_stored(app_on: App, host: Host, fake: Fa
         await on_screen(pilot, EditTemplateScreen)
         assert "Change something" in preview(pilot)
         await pilot.press(*" and more")
-        await until(pilot, lambda: "revision 4" in preview(pilot))
-        assert "template edit debian 'description=Debian 12 with cloud-init and more'" in preview(pilot)
+        command = "template edit debian 'description=Debian 12 with cloud-init and more'"
+        await until(pilot, lambda: command in preview(pilot))
+        assert "revision 4" in preview(pilot)
         await pilot.press("ctrl+s")
         await on_screen(pilot, PlanScreen)
         assert "Change the template debian: description" in picture(pilot)
