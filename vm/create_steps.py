@@ -288,10 +288,13 @@ def _inverse_define(args: Args, _result: Result) -> Step:
 
 
 def _start(ctx: StepContext, args: Args) -> Result:
+    until_s = time.monotonic() + _BUILDING_S
     with ctx.calls("start", args["name"]) as connection:
         domain = connection.lookupByUUIDString(args["uuid"])
         while _is_starting(domain):  # libvirtd goes on with what a killed process asked for
             ctx.raise_if_cancelled()
+            if time.monotonic() > until_s:  # it was killed itself, and nobody goes on: no guest has run yet
+                domain.destroy()
             time.sleep(_POLL_S)
         if not domain.isActive():
             domain.create()
