@@ -21,6 +21,9 @@ settings.register_profile("untimed", settings.default, deadline=None, suppress_h
 settings.load_profile("untimed")
 
 
+UNIT = Path(__file__).parent / "unit"
+
+
 def pytest_configure() -> None:
     """A shell's background job and nohup ignore signals, and what they ignore every child ignores too: the programs
     that the tests end by Ctrl-C or a closed terminal would not notice."""
@@ -28,6 +31,15 @@ def pytest_configure() -> None:
     for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What fails beside the unit tests is tried once more, and the figures tell how many were ("rerun"): on a busy
+    machine an emulated guest may hang in its boot, a program on a terminal may be late, and libvirtd does not always
+    get over a death in the middle of a start."""
+    for item in items:
+        if UNIT not in item.path.parents:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

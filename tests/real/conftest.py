@@ -32,12 +32,9 @@ POOL = "<pool type='dir'><name>default</name><target><path>{path}</path></target
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that fails here is tried once more, and the figures tell how many were: an emulated guest on a busy machine
-    may hang in its boot, and libvirtd does not always get over a death in the middle of a start."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.real)
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def _cannot_run(reason: str) -> None:
