@@ -274,6 +274,7 @@ def test_a_killed_runner_is_told_and_restart_completes_the_set(
 
     def kill() -> None:
         with Journal() as journal:
+            wait_for(lambda: journal.job(3).state.is_over, what="the VM beside it")
             os.kill(int(journal._claim_of(2).split(" ")[1]), signal.SIGKILL)
 
     killer = once_paused(tmp_path, "web-02", kill)

@@ -126,17 +126,33 @@ def test_a_storm_of_sizes_ends_with_the_picture_of_the_last_one(opened: Callable
     terminal.assert_restored()
 
 
-@pytest.mark.parametrize("key", ["n", "J", "E", "H", "?", "D", "e", "/", ":", "\x10"])
-def test_every_screen_survives_every_size(opened: Callable[..., Terminal], key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "sign"),
+    [
+        ("n", "New virtual machine"),
+        ("J", "No job yet"),
+        ("E", "Nothing has happened"),
+        ("H", "connection"),
+        ("?", "─ Keys ─"),
+        ("D", "Delete backup"),
+        ("e", "<name>backup</name>"),
+        ("/", "esc clear it"),
+        (":", "go   VMs"),
+        ("\x10", "▔▔▔"),
+    ],
+)
+def test_every_screen_survives_every_size(opened: Callable[..., Terminal], key: str, sign: str) -> None:
     terminal = opened()
     terminal.type(key)
+    terminal.wait_for(sign)
     for columns, rows in ((1, 1), SMALLEST, (80, 3), (20, 60), LARGEST, (80, 24)):
         terminal.resize(columns, rows)
         time.sleep(0.1)
+    terminal.wait_for(sign)
     terminal.type("\x1b")
-    time.sleep(0.3)  # an escape is known as one by what does not follow it
-    terminal.type("q")
-    assert terminal.exit_code() == 0
+    terminal.wait_until(lambda: sign not in terminal.text and "30 VMs" in terminal.lines[1], "the list")
+    terminal.signal(signal.SIGTERM)  # a key could still be taken for the rest of an escape sequence
+    assert terminal.exit_code() == 143
     terminal.assert_restored()
 
 
