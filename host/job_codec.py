@@ -30,6 +30,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "xml_after": plan.xml_after,
         "long": plan.long,
         "undoes_job": plan.undoes_job,
+        "also_on": list(plan.also_on),
     }
 
 
@@ -65,6 +66,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
             xml_after=data["xml_after"],
             long=data["long"],
             undoes_job=data["undoes_job"],
+            also_on=tuple(data.get("also_on", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"this is not a plan: {error!r}") from error

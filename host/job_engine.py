@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import libvirt
 
 from host import secrets
-from host.connection import Host
+from host.connection import Host, open_host
 from host.errors import Cancelled, ConnectionLost, Denied, HvtuiError, NotFound, translate
 from host.job_codec import from_text, to_text
 from host.job_model import Job, JobState, JobStep, StepState
@@ -79,6 +79,14 @@ class Work:
         self._asked_at_s = float("-inf")
         self._cancelled = False
         self._link_is_down = False
+        self._peers: dict[str, Host] = {}
+
+    def close(self) -> None:
+        """Close the connections to other hosts that steps have opened."""
+        with self._lock:
+            peers, self._peers = list(self._peers.values()), {}
+        for peer in peers:
+            peer.close()
 
     def change(self, **changes: Any) -> None:
         """Change fields of the job, in memory."""
@@ -202,7 +210,23 @@ class Work:
             self.change_step(index, fraction=share, note=note)
             self._write_if_due()
 
-        return StepContext(self._host, self.job.id, progress, self.is_cancelled if cancellable else lambda: False)
+        is_cancelled = self.is_cancelled if cancellable else lambda: False
+        return StepContext(self._host, self.job.id, progress, is_cancelled, peer=self._peer, wishes=self._wishes)
+
+    def _peer(self, uri: str) -> Host:
+        """The other host at `uri`, the same one for all steps."""
+        if uri == self._host.uri:
+            return self._host
+        with self._lock:
+            if uri not in self._peers:
+                self._peers[uri] = open_host(uri)
+            return self._peers[uri]
+
+    def _wishes(self) -> Mapping[str, str]:
+        try:
+            return self._journal.wishes(self.job.id)
+        except JournalFailed:
+            return {}
 
     def _write_if_due(self) -> None:
         """Progress is worth a few commits a second, and never worth the step that reports it."""
@@ -234,8 +258,9 @@ class Work:
             self.change_step(index, note="connection lost, reconnecting")
             self._write_if_due()
             try:
-                with self._host.calls("reconnect") as connection:
-                    connection.getLibVersion()
+                for host in (self._host, *self._peers.values()):
+                    with host.calls("reconnect") as connection:
+                        connection.getLibVersion()
                 self._link_is_down = False
                 return
             except ConnectionLost:

@@ -38,6 +38,7 @@ def new_row(plan: Plan, *, user: str, claim: str, keep_failed: bool, created_at:
         "keep_failed": keep_failed,
         "undoes_job": plan.undoes_job,
         "created_at": created_at.isoformat(),
+        "also_on": to_text([storable(uri) for uri in plan.also_on]),
     }
 
 

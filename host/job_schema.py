@@ -66,6 +66,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN is_preparation INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX jobs_in_sets ON jobs (set_id) WHERE set_id IS NOT NULL",
     ),
+    (
+        # What is wanted of a running job (host.jobs.wish), and on which other hosts it changes its VM (JSON).
+        """CREATE TABLE wishes (
+            job_id INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            value TEXT NOT NULL,
+            PRIMARY KEY (job_id, name)
+        ) WITHOUT ROWID""",
+        "ALTER TABLE jobs ADD COLUMN also_on TEXT NOT NULL DEFAULT '[]'",
+    ),
 )
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from host import job_process, secrets
@@ -151,6 +152,17 @@ def cancel(job_id: int, journal: Journal) -> Job:
     return _give_up(job, journal)
 
 
+def wish(job_id: int, journal: Journal, **wishes: str) -> Job:
+    """Tell the process that runs the job what is wanted of it now (a bandwidth, another way): its steps look at it
+    a few times a second, and know what they can do about it. Raises WrongState when the job is not under way, NotFound."""
+    journal.recover()
+    job = journal.job(job_id)
+    if job.state not in ALIVE:
+        raise WrongState(f"it {in_words(job.state)}", about=f"job {job_id}", remedy=what_now(job))
+    journal.wish(job_id, wishes)
+    return job
+
+
 def restart(
     job_id: int,
     host: Host,
@@ -188,7 +200,8 @@ def rollback(
     claim = job_process.claim_here()
     try:
         claimed = journal.claim(job_id, claim, accept=RESTARTABLE, state=JobState.RUNNING)
-        return roll_back(Work(claimed, claim, host=host, journal=journal, on_update=on_update, patience=patience))
+        with closing(Work(claimed, claim, host=host, journal=journal, on_update=on_update, patience=patience)) as work:
+            return roll_back(work)
     finally:
         job_process.release(claim)
 
@@ -330,7 +343,8 @@ def _work(
         work = Work(job, claim, host=host, journal=journal, on_update=on_update, patience=patience)
         if keep_failed:
             work.change(keep_failed=True)
-        return run_steps(work)
+        with closing(work):
+            return run_steps(work)
     finally:
         job_process.release(claim)
 

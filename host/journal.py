@@ -19,6 +19,7 @@ from host.errors import Busy, Conflict, NotFound, UsageError, WrongState
 from host.job_codec import from_text, storable, to_text
 from host.job_codec import plan_from_json as plan_from_json
 from host.job_codec import plan_to_json as plan_to_json
+from host.job_holders import holders, holders_of
 from host.job_model import Job, JobState
 from host.job_rows import COLUMNS, SetWords, iso, job_from, new_row, step_values
 from host.job_rules import (
@@ -30,7 +31,6 @@ from host.job_rules import (
     in_words,
     interrupted,
     is_over_for_good,
-    is_same_vm,
     pending_steps,
     what_now,
 )
@@ -126,7 +126,7 @@ class Journal:
     def holder(self, vm_uuid: str | None, *, vm_name: str | None = None, host_uri: str | None = None) -> Job | None:
         """The job that holds the VM now, if any."""
         with self._reading():
-            held = _holders(self._database, host_uri=host_uri, vm_uuid=vm_uuid, vm_name=vm_name)
+            held = holders(self._database, host_uri=host_uri, vm_uuid=vm_uuid, vm_name=vm_name)
             return self.job(held[0]) if held else None
 
     def stamp(self) -> tuple[int, int]:
@@ -140,7 +140,19 @@ class Journal:
             row = self._database.execute("SELECT cancel_requested FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return bool(row and row[0])
 
+    def wishes(self, job_id: int) -> dict[str, str]:
+        """What people want of the job while it runs (host.jobs.wish): the newest value of each name."""
+        with self._reading():
+            rows = self._database.execute("SELECT name, value FROM wishes WHERE job_id = ?", (job_id,))
+            return {row["name"]: row["value"] for row in rows}
+
     # Writing
+
+    def wish(self, job_id: int, wishes: Mapping[str, str]) -> None:
+        """Write what is wanted of a running job; a name that was wished before gets the new value."""
+        with self._writing() as database:
+            rows = [(job_id, name, value) for name, value in wishes.items()]
+            database.executemany("INSERT OR REPLACE INTO wishes (job_id, name, value) VALUES (?, ?, ?)", rows)
 
     def add(self, plan: Plan, *, claim: str, keep_failed: bool = False) -> Job:
         """A new QUEUED job that holds its VM and belongs to `claim`; its secrets are stored. Raises Busy when another
@@ -247,6 +259,7 @@ class Journal:
         cancelled = job.cancel_requested and job.state is JobState.QUEUED
         values = (claim, cancelled, job.id)
         database.execute("UPDATE jobs SET claim = ?, cancel_requested = ? WHERE id = ?", values)
+        database.execute("DELETE FROM wishes WHERE job_id = ?", (job.id,))  # those were for the run before
         if is_over_for_good(job):
             database.execute("DELETE FROM steps WHERE job_id = ?", (job.id,))
             job = replace(job, steps=pending_steps(job.plan))
@@ -327,6 +340,7 @@ class Journal:
                 (last["id"], last["id"]),
             ).fetchall()
             database.executemany("DELETE FROM steps WHERE job_id = ?", [(row["id"],) for row in gone])
+            database.executemany("DELETE FROM wishes WHERE job_id = ?", [(row["id"],) for row in gone])
             database.execute("DELETE FROM sets WHERE id NOT IN (SELECT set_id FROM jobs WHERE set_id IS NOT NULL)")
         for row in gone:
             with journal_errors(self.path):
@@ -427,7 +441,7 @@ class Journal:
         return action()
 
     def _refuse_if_held(self, plan: Plan, *, own_id: int | None) -> None:
-        held = _holders(self._database, host_uri=plan.host_uri, vm_uuid=plan.vm_uuid, vm_name=plan.vm_name)
+        held = holders_of(self._database, plan)
         others = [job_id for job_id in held if job_id != own_id]
         if others:
             raise busy(self.job(others[0]), about=plan.vm_name or plan.vm_uuid or "")
@@ -481,20 +495,3 @@ def set_aside(path: Path | None = None) -> Path:
 
 def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
-
-
-def _holders(
-    database: sqlite3.Connection,
-    *,
-    host_uri: str | None,
-    vm_uuid: str | None,
-    vm_name: str | None,
-) -> list[int]:
-    """The ids of the jobs that hold the VM. A VM that is yet to be made has no uuid: its name decides."""
-    rows = database.execute("SELECT id, host_uri, vm_uuid, vm_name FROM jobs WHERE holds ORDER BY id").fetchall()
-    uri, name = None if host_uri is None else storable(host_uri), None if vm_name is None else storable(vm_name)
-    return [
-        row["id"]
-        for row in rows
-        if uri in {None, row["host_uri"]} and is_same_vm((row["vm_uuid"], row["vm_name"]), (vm_uuid, name))
-    ]

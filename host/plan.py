@@ -71,7 +71,8 @@ class Plan:
 
     `command` is the argument list of the equivalent `hvtui` call, without the program's name and --headless.
     `losses` name what is lost for good, `keeps` what a reader may fear for but stays,
-    `notes` what was looked at and found in order. A `long` plan may run for more
+    `notes` what was looked at and found in order. `also_on` are the URIs of the other hosts on which it changes the VM:
+    the job holds it there as well. A `long` plan may run for more
     than a few seconds: the front ends give it a runner process of its own that survives the loss of the terminal.
     """
 
@@ -91,6 +92,7 @@ class Plan:
     xml_after: str | None = None
     long: bool = False
     undoes_job: int | None = None
+    also_on: tuple[str, ...] = ()
 
     def raise_if_blocked(self) -> None:
         """Raise with every blocker's reason when the plan cannot run: NotFound, WrongState, Denied or Unsupported when

@@ -25,14 +25,29 @@ Args: TypeAlias = Mapping[str, Any]
 Result: TypeAlias = dict[str, Json]
 
 
+def _no_peer(uri: str) -> Host:
+    raise UsageError(f"this step was given no way to {uri}")
+
+
+def _no_wishes() -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What a running step may use. `progress(fraction, note)` takes 0..1, or None while the total is not known."""
+    """What a running step may use. `progress(fraction, note)` takes 0..1, or None while the total is not known.
+
+    `peer(uri)` is another host that the step works on, connected for as long as the job runs; raises ConnectionLost.
+    `wishes()` is what people want of the running job besides its end (host.jobs.wish): a name and a value each, the
+    newest one; a look costs a query, so look a few times a second at most.
+    """
 
     host: Host
     job_id: int
     progress: Callable[[float | None, str], None]
     is_cancelled: Callable[[], bool]
+    peer: Callable[[str], Host] = _no_peer
+    wishes: Callable[[], Mapping[str, str]] = _no_wishes
 
     def raise_if_cancelled(self) -> None:
         """Raise Cancelled once the user asked to cancel; call it between the parts of long work."""

@@ -20,10 +20,10 @@ _HOLDING = (JobState.QUEUED, JobState.RUNNING, JobState.INTERRUPTED)  # the stat
 _WAITING_FOR_THE_GUEST = frozenset({"vm.stop", "vm.restart"})
 
 
-def holding_jobs(journal: Journal, host_uri: str) -> tuple[Job, ...]:
-    """The jobs that may hold a VM of that host now. Raises JournalFailed."""
+def holding_jobs(journal: Journal) -> tuple[Job, ...]:
+    """The jobs that may hold a VM now, on whichever host. Raises JournalFailed."""
     journal.recover()  # a killed process holds nothing
-    return journal.jobs(None, _HOLDING, host_uri=host_uri)
+    return journal.jobs(None, _HOLDING)
 
 
 def with_holders(plans: Iterable[Plan], jobs: Sequence[Job]) -> tuple[Plan, ...]:
@@ -38,7 +38,7 @@ def make_way(plans: Sequence[Plan], journal: Journal) -> None:
     from host import jobs
 
     offs = [plan for plan in plans if is_off(plan)]
-    for job_id in giving_way(offs, holding_jobs(journal, offs[0].host_uri)) if offs else ():
+    for job_id in giving_way(offs, holding_jobs(journal)) if offs else ():
         with suppress(WrongState):  # it has ended by itself
             jobs.cancel(job_id, journal)
         jobs.wait(job_id, journal)
@@ -75,7 +75,12 @@ def _with_holder(plan: Plan, job: Job | None) -> Plan:
 
 def _holder(plan: Plan, jobs: Iterable[Job]) -> Job | None:
     names = (plan.vm_uuid, plan.vm_name)
-    there = (job for job in jobs if names_a_vm(plan) and holds(job) and job.host_uri == plan.host_uri)
+    hosts = {plan.host_uri, *plan.also_on}
+    there = (
+        job
+        for job in jobs
+        if names_a_vm(plan) and holds(job) and not hosts.isdisjoint((job.host_uri, *job.plan.also_on))
+    )
     return next((job for job in there if is_same_vm((job.vm_uuid, job.vm_name), names)), None)
 
 

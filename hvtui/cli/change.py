@@ -165,7 +165,7 @@ def _beside_others(session: Session, make: Callable[[], Plan]) -> Plan:
     plan = make()
     if not is_off(plan):
         return plan  # the journal refuses what another job holds
-    return with_holders([plan], holding_jobs(session.journal(), plan.host_uri))[0]
+    return with_holders([plan], holding_jobs(session.journal()))[0]
 
 
 def show_plans(session: Session, outcomes: Sequence[Outcome]) -> int:

@@ -297,7 +297,7 @@ class HvtuiApp(App[None]):
         if ask or not self._may_run_at_once(plans):
             from hvtui.tui.screens.plan import PlanScreen
 
-            held = await self.bridge.call(holding_jobs, self.services.journal, self.services.host.uri)
+            held = await self.bridge.call(holding_jobs, self.services.journal)
             dialog = PlanScreen(with_holders(plans, held), left_out=left)
             runnable = dialog.runnable
             if not await self.push_screen_wait(dialog):

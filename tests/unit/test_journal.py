@@ -50,6 +50,7 @@ plans = st.builds(
     xml_after=st.none() | text,
     long=st.booleans(),
     undoes_job=st.none() | st.integers(min_value=1),
+    also_on=st.lists(st.text(), max_size=2).map(tuple),
 )
 
 
