@@ -154,7 +154,7 @@ def cancel(job_id: int, journal: Journal) -> Job:
 
 def wish(job_id: int, journal: Journal, **wishes: str) -> Job:
     """Tell the process that runs the job what is wanted of it now (a bandwidth, another way): its steps look at it
-    a few times a second, and know what they can do about it. Raises WrongState when the job is not under way, NotFound."""
+    a few times a second, and know what they can do about it. Raises WrongState (the job is not under way), NotFound."""
     journal.recover()
     job = journal.job(job_id)
     if job.state not in ALIVE:
