@@ -35,8 +35,8 @@ class Stuck(StrEnum):
 class MoveOptions:
     """How to move. Rates are bytes a second; None leaves it to libvirt's and QEMU's own.
 
-    `migrate_uri` is where QEMU sends the memory to (tcp://198.51.100.7); `peer_to_peer` False drives libvirt's migration
-    from here, which the loss of this process cancels.
+    `migrate_uri` is where QEMU sends the memory to (tcp://198.51.100.7); `peer_to_peer` False drives libvirt's
+    migration from here, which the loss of this process cancels.
     """
 
     bandwidth_bytes_s: int | None = None
@@ -81,9 +81,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class MoveDisk:
-    """A disk of the VM. `source_path` is on the source host; `is_shared`: the target sees the same file at the same path
-    (None: nobody can tell). `pool` and `volume` are those at the source, empty where no pool knows it; `target_pool` is
-    where a copy would go. `backing` are the images below it, nearest first."""
+    """A disk of the VM. `source_path` is on the source host; `is_shared`: the target sees the same file at the same
+    path (None: nobody can tell). `pool` and `volume` are those at the source, empty where no pool knows it;
+    `target_pool` is where a copy would go. `backing` are the images below it, nearest first."""
 
     target: str  # vda
     device: str  # disk, cdrom, floppy
