@@ -43,6 +43,9 @@ SCOPES = {
     "newtemplate": "New template",
     "edittemplate": "What a template says of itself",
     "deploy": "Deploy from a template",
+    "import": "Import a virtual machine",
+    "export": "Export a virtual machine",
+    "capture": "Make a template from a virtual machine",
     "drift": "Where a VM departs from its template",
 }
 

@@ -67,6 +67,7 @@ SCREENS = {
     "create": "hvtui.tui.screens.create:CreateScreen",
     "templates": "hvtui.tui.screens.templates:TemplatesScreen",
     "deploy": "hvtui.tui.screens.deploy:DeployScreen",
+    "import": "hvtui.tui.screens.import_vm:ImportScreen",
     "help": "hvtui.tui.screens.help:HelpScreen",
 }
 

@@ -84,13 +84,11 @@ async def _try_tiny(app: HvtuiApp, _target: Target) -> None:
     await app.propose([plan], done="made", ask=True)
 
 
-def _asking(function: str) -> Handler:
-    """A handler of hvtui.tui.vm_handlers: it asks before it proposes."""
+def _asking(function: str, module: str = "vm_handlers") -> Handler:
+    """A handler of that module of hvtui.tui: it asks before it proposes."""
 
     def handler(app: HvtuiApp, target: Target) -> Awaitable[None]:
-        from hvtui.tui import vm_handlers
-
-        rest: Awaitable[None] = getattr(vm_handlers, function)(app, target)
+        rest: Awaitable[None] = getattr(import_module(f"hvtui.tui.{module}"), function)(app, target)
         return rest
 
     return handler
@@ -134,6 +132,15 @@ VM_ACTIONS: tuple[Action, ...] = (
     _vm("rename", "r", "rename", when=one_vm, handler=_asking("rename"), footer=29, command="vm rename {name} NEW"),
     _vm("diff", "equals_sign", "diff", when=one_vm, handler=_asking("show_drift"), command="vm diff {name}",
         help="where it departs from its template and profile, and the way back"),
+    _vm("export", "X", "export", when=one_vm, handler=_asking("export", "outside_handlers"),
+        command="vm export {name} --to DIR", help="to a bundle: definition, disks, firmware variables, TPM, checksums"),
+    _vm("capture", "L", "capture as template", when=one_vm, handler=_asking("capture", "outside_handlers"),
+        aliases=("template capture",), command="template capture TEMPLATE --from {name}",
+        help="into the library, its guest's identity taken out of the copy"),
+    _vm("paravirtual", "", "virtio", handler=_asking("paravirtual", "outside_handlers"), aliases=("paravirtual",),
+        command="vm paravirtual {name}", help="virtio disks and cards, once its guest has shown its drivers"),
+    _vm("paravirtual_now", "", "virtio now", handler=_asking("paravirtual_now", "outside_handlers"),
+        command="vm paravirtual --now {name}", help="the same at once: its guest is known to have the drivers"),
     _vm("delete", "D", "delete", handler=_asking("delete"), footer=31, danger=Danger.DESTRUCTIVE,
         command="vm delete {name}", help="disks are kept unless you say otherwise"),
 )  # fmt: skip
@@ -191,6 +198,8 @@ APP_ACTIONS: tuple[Action, ...] = (
            aliases=("create", "new"), help="from an ISO, a disk image, or this system's own kernel"),
     Action(id="app.deploy", keys=("N",), title="deploy", handler=_go("deploy"), aliases=("vm deploy",), footer=44,
            command="vm deploy TEMPLATE NAME", help="make VMs from a template, many at once"),
+    Action(id="app.import", keys=("i",), title="import", handler=_go("import"), aliases=("vm import",),
+           command="vm import SOURCE", help="a bundle, an OVA, or a disk of Hyper-V, VMware or VirtualBox"),
     Action(id="app.templates", keys=("T",), title="templates", handler=_go("templates"), footer=45,
            aliases=("template", "library"), command="template list", help="what VMs are deployed from"),
     Action(id="app.jobs", keys=("J",), title="jobs", handler=_go("jobs"), aliases=("job",), footer=40,

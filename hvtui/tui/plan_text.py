@@ -67,7 +67,7 @@ def plan_rows(plan: Plan) -> list[Row]:
         row(printable(step.title, limit=_LONGEST), mark=str(number), style=step_style)
         for number, step in enumerate(plan.steps, 1)
     ]
-    return [*rows, *_diff_rows(plan), row(), *_same_as([plan])]
+    return [*rows, *_diff_rows(plan), row(), *_same_as([plan]), *_notes_rows([plan])]
 
 
 def plans_rows(plans: Sequence[Plan]) -> list[Row]:
@@ -84,7 +84,7 @@ def plans_rows(plans: Sequence[Plan]) -> list[Row]:
         rows += _sum_rows(runnable)
         rows += _shared_rows(runnable)
         rows += [each for plan in runnable for each in _own_rows(plan, _shared(runnable))]
-    return [*rows, row(), *_same_as(plans)]
+    return [*rows, row(), *_same_as(plans), *_notes_rows(plans)]
 
 
 def plan_set_rows(plan_set: PlanSet) -> list[Row]:
@@ -108,7 +108,8 @@ def plan_set_rows(plan_set: PlanSet) -> list[Row]:
     line = set_command_line(plan_set)
     command = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
     margin = Content.styled("     same as  ", "$text-muted")
-    return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
+    notes = _notes_rows((*plan_set.preparations, *plan_set.plans))
+    return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14), *notes]
 
 
 def plan_set_details(plan_set: PlanSet) -> list[Row]:
@@ -306,6 +307,14 @@ def _same_as(plans: Sequence[Plan]) -> list[Row]:
         )
         for n, line in enumerate(lines[:5])
     ]
+
+
+def _notes_rows(plans: Iterable[Plan]) -> list[Row]:
+    """What was looked at and found in order, each once."""
+    notes = dict.fromkeys(printable(note, limit=_LONGEST) for plan in plans for note in plan.notes)
+    margin = Content.styled("  ✓  ", "$text-muted")
+    rows = [Row(Content.styled(note, "$text-muted"), margin) for note in notes]
+    return [row(), row("found in order", style="$text-muted", indent=1), *rows] if rows else []
 
 
 def _diff_rows(plan: Plan) -> list[Row]:

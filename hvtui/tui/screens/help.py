@@ -31,6 +31,9 @@ _SCOPE_TITLES = {
     "newtemplate": "New template",
     "edittemplate": "What a template says of itself",
     "deploy": "Deploy from a template",
+    "import": "Import a virtual machine",
+    "export": "Export a virtual machine",
+    "capture": "Make a template from a virtual machine",
     "drift": "Where a VM departs from its template",
 }
 _ORDER = (
@@ -44,6 +47,9 @@ _ORDER = (
     "newtemplate",
     "edittemplate",
     "deploy",
+    "import",
+    "export",
+    "capture",
     "drift",
     "fleet",
     "view",

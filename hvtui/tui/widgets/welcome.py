@@ -61,6 +61,7 @@ _FIRST_STEPS = (
     ("fleet.tiny", "try one now: a tiny Linux made from this system's own kernel (5 s, 128 MB)"),
     ("fleet.debian", "make a Debian template and deploy from it (3 min)"),
     ("app.create", "new VM from an ISO or a disk image"),
+    ("app.import", "import from Hyper-V, VMware or VirtualBox, or from a bundle"),
     ("app.host", "what this host can do"),
     ("app.help", "all keys"),
 )
