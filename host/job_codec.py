@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from host.errors import UsageError
-from host.plan import Blocker, Danger, Json, Plan, PlanSet, Step
+from host.plan import Blocker, Danger, Json, Lane, Plan, PlanSet, Step
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:
@@ -31,6 +31,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "long": plan.long,
         "undoes_job": plan.undoes_job,
         "also_on": list(plan.also_on),
+        "lanes": lanes_to_json(plan.lanes),
     }
 
 
@@ -67,9 +68,20 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
             long=data["long"],
             undoes_job=data["undoes_job"],
             also_on=tuple(data.get("also_on", ())),
+            lanes=lanes_from_json(data.get("lanes", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"this is not a plan: {error!r}") from error
+
+
+def lanes_to_json(lanes: Iterable[Lane]) -> list[Json]:
+    """`lanes` as JSON objects."""
+    return [{"name": lane.name, "limit": lane.limit} for lane in lanes]
+
+
+def lanes_from_json(data: Iterable[Mapping[str, Any]]) -> tuple[Lane, ...]:
+    """The lanes that `lanes_to_json` gave `data` for. Raises KeyError, TypeError, ValueError."""
+    return tuple(Lane(lane["name"], int(lane["limit"])) for lane in data)
 
 
 def _blocker_to_json(blocker: Blocker) -> dict[str, Json]:

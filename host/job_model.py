@@ -60,7 +60,8 @@ class JobStep:
 class Job:
     """One journalled plan. `exit_code` is its error's, 0 without one. `kept`: it ended early and what it had made was
     left in place. `keep_failed`: it was told to do so. `undone_by` is the job that took it back. A member of a set has
-    the set's id (which is that of its first job), title and command; the set's preparations run before its others."""
+    the set's id (which is that of its first job), title and command; the set's preparations run before its others. A
+    QUEUED one may be paused, or wait for its turn: `waits_for` says why ("2 moves run on lab1 already")."""
 
     id: int
     title: str
@@ -86,6 +87,8 @@ class Job:
     set_title: str = ""
     set_command: tuple[str, ...] = ()
     is_preparation: bool = False
+    is_paused: bool = False
+    waits_for: str = ""
 
     @property
     def progress(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from host.job_codec import from_text, plan_to_json, storable, to_text
+from host.job_codec import from_text, lanes_to_json, plan_to_json, storable, to_text
 from host.job_model import Job, JobState, JobStep, StepState
 from host.job_rules import names_a_vm, pending_steps
 from host.plan import Plan
@@ -20,7 +20,7 @@ SetWords: TypeAlias = tuple[str, tuple[str, ...]]  # its title and its command
 # Everything but the plan: that is long, never changes, and is read once (host.journal).
 COLUMNS = (
     "id, state, user, host_uri, created_at, started_at, finished_at, error, remedy, exit_code, kept, keep_failed, "
-    "cancel_requested, undone_by, set_id, is_preparation"
+    "cancel_requested, undone_by, set_id, is_preparation, is_paused"
 )
 
 
@@ -39,6 +39,7 @@ def new_row(plan: Plan, *, user: str, claim: str, keep_failed: bool, created_at:
         "undoes_job": plan.undoes_job,
         "created_at": created_at.isoformat(),
         "also_on": to_text([storable(uri) for uri in plan.also_on]),
+        "lanes": to_text(lanes_to_json(plan.lanes)),
     }
 
 
@@ -75,6 +76,7 @@ def job_from(row: sqlite3.Row, plan: Plan, of_set: SetWords, steps: Mapping[int,
         set_title=of_set[0],
         set_command=of_set[1],
         is_preparation=bool(row["is_preparation"]),
+        is_paused=bool(row["is_paused"]) and row["state"] == JobState.QUEUED,
     )
 
 

@@ -76,6 +76,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "ALTER TABLE jobs ADD COLUMN also_on TEXT NOT NULL DEFAULT '[]'",
     ),
+    (
+        # The queue (host.job_queue): the lanes a job needs (JSON), the order of those that wait, which is passed over,
+        # and which has a process that runs it as soon as it may.
+        "ALTER TABLE jobs ADD COLUMN lanes TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE jobs ADD COLUMN position INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN is_ready INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 

@@ -66,14 +66,26 @@ _RAISED: dict[int, type[HvtuiError]] = {kind.exit_code: kind for kind in (NotFou
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """Something that only so many jobs may use at once, whoever runs them: a host that VMs move from or to, say.
+
+    `name` is a kind and whose: `host:lab1`, `link:lab1>lab2`. Each job obeys the `limit` (1 or more) of its own plan.
+    """
+
+    name: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a person needs to decide, and everything the runner needs to act.
 
     `command` is the argument list of the equivalent `hvtui` call, without the program's name and --headless.
     `losses` name what is lost for good, `keeps` what a reader may fear for but stays,
     `notes` what was looked at and found in order. `also_on` are the URIs of the other hosts on which it changes the VM:
-    the job holds it there as well. A `long` plan may run for more
-    than a few seconds: the front ends give it a runner process of its own that survives the loss of the terminal.
+    the job holds it there as well. It begins only when each of its `lanes` has room (host.job_queue). A `long` plan may
+    run for more than a few seconds: the front ends give it a runner process of its own that survives the loss of the
+    terminal.
     """
 
     title: str
@@ -93,6 +105,7 @@ class Plan:
     long: bool = False
     undoes_job: int | None = None
     also_on: tuple[str, ...] = ()
+    lanes: tuple[Lane, ...] = ()
 
     def raise_if_blocked(self) -> None:
         """Raise with every blocker's reason when the plan cannot run: NotFound, WrongState, Denied or Unsupported when

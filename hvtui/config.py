@@ -8,12 +8,14 @@ whether an action id of [keys] exists is told by the part that has the actions.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from host.errors import UsageError
+from host.host_list import HostEntry
 from host.paths import configuration_file
 from host.toml_tables import Table, parse_toml
 from hvtui.choices import COLUMNS, SHORT_THEMES, THEMES
@@ -21,7 +23,11 @@ from hvtui.choices import COLUMNS, SHORT_THEMES, THEMES
 ACCELERATORS = ("auto", "kvm", "qemu")
 CONFIRMATIONS = ("auto", "always")
 REFRESH_RANGE_S = (0.5, 3600.0)
+MOVES_RANGE = (1, 64)
 JOBS_KEPT_RANGE = (1, 1_000_000)
+LOCAL = "local"  # the name of this machine, which no entry needs
+GROUP = re.compile(r"[\w.-]+")
+ADDRESS = re.compile(r"[\w.:%-]+|\[[0-9a-fA-F:.%\w]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +45,18 @@ class Ui:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfiguredHost:
-    """[[host]]: a hypervisor that --host knows by name."""
-
-    name: str
-    uri: str
-
-
-@dataclass(frozen=True, slots=True)
 class Jobs:
     """[jobs]. `keep` is the number of ended jobs that the journal keeps."""
 
     keep: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """[moves]. How many moves of VMs run at once on one host, and over the way from one host to another."""
+
+    per_host: int = 2
+    per_link: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,9 @@ class Config:
 
     ui: Ui = field(default_factory=Ui)
     keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    hosts: tuple[ConfiguredHost, ...] = ()
+    hosts: tuple[HostEntry, ...] = ()
     jobs: Jobs = field(default_factory=Jobs)
+    moves: Moves = field(default_factory=Moves)
     accelerator: str = "auto"
     file: str = field(default="", compare=False)  # for errors that only the part concerned can find
 
@@ -85,12 +92,13 @@ def load_config(path: Path | None = None) -> Config:
 
 def parse_config(text: str, *, file: str) -> Config:
     """The configuration in `text`; `file` is named in errors. Raises UsageError."""
-    top = Table(file, "", parse_toml(text, file=file), known=("accelerator", "ui", "keys", "host", "jobs"))
+    top = Table(file, "", parse_toml(text, file=file), known=("accelerator", "ui", "keys", "host", "jobs", "moves"))
     return Config(
         ui=_read_ui(top.table("ui", known=("theme", "ascii", "columns", "refresh_s", "confirm"))),
         keys=_read_keys(top.table("keys")),
         hosts=_read_hosts(top),
         jobs=Jobs(keep=int(top.table("jobs", known=("keep",)).number("keep", Jobs().keep, limits=JOBS_KEPT_RANGE))),
+        moves=_read_moves(top.table("moves", known=("per_host", "per_link"))),
         accelerator=top.choice("accelerator", "auto", ACCELERATORS),
         file=file,
     )
@@ -107,23 +115,70 @@ def _read_ui(table: Table) -> Ui:
     )
 
 
+def _read_moves(table: Table) -> Moves:
+    usual = Moves()
+    return Moves(
+        per_host=int(table.number("per_host", usual.per_host, limits=MOVES_RANGE)),
+        per_link=int(table.number("per_link", usual.per_link, limits=MOVES_RANGE)),
+    )
+
+
 def _read_keys(table: Table) -> Mapping[str, str]:
     return MappingProxyType({action_id: table.text(action_id, "") for action_id in table.values})
 
 
-def _read_hosts(top: Table) -> tuple[ConfiguredHost, ...]:
-    hosts: dict[str, ConfiguredHost] = {}
-    for table in top.tables("host", known=("name", "uri")):
-        uri = table.text("uri", "")
-        if not uri:
-            table.refuse("uri", "is missing", 'Give a libvirt URI: uri = "qemu+ssh://root@lab2/system"')
-        name = table.text("name", "") or _name_in(uri)
-        if name == "local" or name in hosts:
+HOST_KEYS = ("name", "uri", "groups", "migration_address", "peer_uri", "library", "reserve_memory")
+
+
+def _read_hosts(top: Table) -> tuple[HostEntry, ...]:
+    hosts: dict[str, HostEntry] = {}
+    for table in top.tables("host", known=HOST_KEYS):
+        entry = _read_host(table)
+        if entry.name == LOCAL or entry.name in hosts:
             table.refuse(
-                "name", f"{name!r} is taken already", "Give each host a name of its own; local is this machine"
+                "name", f"{entry.name!r} is taken already", "Give each host a name of its own; local is this machine"
             )
-        hosts[name] = ConfiguredHost(name, uri)
+        hosts[entry.name] = entry
     return tuple(hosts.values())
+
+
+def _read_host(table: Table) -> HostEntry:
+    uri = table.text("uri", "")
+    if not uri:
+        table.refuse("uri", "is missing", 'Give a libvirt URI: uri = "qemu+ssh://root@lab2/system"')
+    usual = HostEntry("", uri)
+    return HostEntry(
+        name=table.text("name", "") or _name_in(uri),
+        uri=uri,
+        groups=_read_groups(table),
+        migration_address=_read_address(table),
+        peer_uri=_read_peer(table),
+        library=table.text("library", usual.library) or usual.library,
+        reserve_memory_bytes=table.size("reserve_memory", usual.reserve_memory_bytes),
+    )
+
+
+def _read_groups(table: Table) -> tuple[str, ...]:
+    groups = table.texts("groups", 'a list of texts, such as ["lab"]')
+    for group in groups:
+        if not GROUP.fullmatch(group):
+            table.refuse("groups", f"holds {group[:60]!r}", "A group is letters, digits, '-', '_' and '.'")
+    return tuple(dict.fromkeys(groups))
+
+
+def _read_address(table: Table) -> str:
+    address = table.text("migration_address", "")
+    if address and not ADDRESS.fullmatch(address):
+        remedy = "It must be a host name or an address alone: 192.0.2.7"
+        table.refuse("migration_address", f"is {address[:60]!r}", remedy)
+    return address
+
+
+def _read_peer(table: Table) -> str:
+    uri = table.text("peer_uri", "")
+    if uri and "://" not in uri:
+        table.refuse("peer_uri", f"is {uri[:60]!r}", "It must be a libvirt URI: qemu+ssh://root@lab2/system")
+    return uri
 
 
 def _name_in(uri: str) -> str:

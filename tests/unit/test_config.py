@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from host.errors import UsageError
+from host.host_list import HostEntry
 from host.paths import configuration_file
 from hvtui import choices
-from hvtui.config import Config, ConfiguredHost, Jobs, Ui, load_config, parse_config
+from hvtui.config import Config, Jobs, Moves, Ui, load_config, parse_config
 from hvtui.tui import themes
 from hvtui.tui.widgets import columns
 
@@ -34,6 +35,10 @@ uri = "qemu+ssh://root@lab2.example.net/system"
 [[host]]
 uri = "qemu+ssh://lab3.example.net/system"
 
+[moves]
+per_host = 3
+per_link = 1
+
 [jobs]
 keep = 50
 """
@@ -52,10 +57,11 @@ def test_every_key_is_read():
         ui=Ui(theme="hvtui-light", ascii=True, columns=("name", "state"), refresh_s=5.0, confirm="always"),
         keys={"vm.start": "f5", "vm.stop": "f6,S"},
         hosts=(
-            ConfiguredHost("lab2", "qemu+ssh://root@lab2.example.net/system"),
-            ConfiguredHost("lab3.example.net", "qemu+ssh://lab3.example.net/system"),
+            HostEntry("lab2", "qemu+ssh://root@lab2.example.net/system"),
+            HostEntry("lab3.example.net", "qemu+ssh://lab3.example.net/system"),
         ),
         jobs=Jobs(keep=50),
+        moves=Moves(per_host=3, per_link=1),
         accelerator="qemu",
     )
 
@@ -89,7 +95,7 @@ def test_the_settings_cannot_be_changed_after_reading():
 
 def test_a_single_host_table_is_a_list_of_one():
     assert parse_config('[host]\nname = "a"\nuri = "qemu:///system"', file="f").hosts == (
-        ConfiguredHost("a", "qemu:///system"),
+        HostEntry("a", "qemu:///system"),
     )
 
 
@@ -103,7 +109,7 @@ def test_a_host_without_a_name_and_a_host_in_its_uri_is_called_by_its_uri():
     [
         ("[ui]\ncolums = []", "[ui] colums is not a key", "Did you mean columns?"),
         ("[uii]", "uii is not a key", "Did you mean ui?"),
-        ("xyzzy = 1", "xyzzy is not a key", "Known: accelerator, ui, keys, host, jobs"),
+        ("xyzzy = 1", "xyzzy is not a key", "Known: accelerator, ui, keys, host, jobs, moves"),
         ("[ui]\ntheme = 3", "[ui] theme is a whole number", "It must be a text in quotes"),
         ('[ui]\nascii = "yes"', "[ui] ascii is a text", "It must be true or false"),
         ('[ui]\ncolumns = "name"', "[ui] columns is a text", "It must be a list of texts"),
@@ -121,6 +127,7 @@ def test_a_host_without_a_name_and_a_host_in_its_uri_is_called_by_its_uri():
         ("ui = 1", "ui is a whole number", "It must be a table: [ui]"),
         ("[keys]\na = []", "[keys] a is a list", "It must be a text"),
         ("[jobs]\nkeep = 1.5", "[jobs] keep is a number", "It must be a whole number from 1 to 1000000"),
+        ("[moves]\nper_host = 0", "[moves] per_host is 0", "It must be a whole number from 1 to 64"),
         ("[jobs]\nkeep = 0", "[jobs] keep is 0", "It must be a whole number"),
         ("[jobs]\nkeep = {}", "[jobs] keep is a table", "It must be a whole number"),
         ('accelerator = "kmv"', "accelerator is 'kmv'", "Did you mean kvm?"),
