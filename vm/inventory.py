@@ -231,11 +231,11 @@ def _uuids(connection: Any, flag: int) -> frozenset[str]:
 
 def _to_vms(host: Host, records: Iterable[tuple[Any, Mapping[str, Any]]], flags: _Flags) -> tuple[Vm, ...]:
     directory = _pid_directory(host)
-    vms = [_to_vm(domain, statistics, flags, directory) for domain, statistics in records]
+    vms = [_to_vm(host.name, domain, statistics, flags, directory) for domain, statistics in records]
     return tuple(sorted(vms, key=lambda vm: (vm.name, vm.uuid)))
 
 
-def _to_vm(domain: Any, statistics: Mapping[str, Any], flags: _Flags, pid_directory: str) -> Vm:
+def _to_vm(host: str, domain: Any, statistics: Mapping[str, Any], flags: _Flags, pid_directory: str) -> Vm:
     uuid, name, domain_id = domain.UUIDString(), domain.name(), domain.ID()
     number = statistics.get("state.state", libvirt.VIR_DOMAIN_NOSTATE)
     state = state_of(number, has_saved_state=uuid in flags.saved)
@@ -254,6 +254,7 @@ def _to_vm(domain: Any, statistics: Mapping[str, Any], flags: _Flags, pid_direct
         memory_max_bytes=statistics.get("balloon.maximum", 0) * 1024,
         memory_used_bytes=memory_used_bytes(statistics),
         started_at=_started_at(pid_directory, name) if pid_directory and state.is_active else None,
+        host=host,
     )
 
 

@@ -65,6 +65,12 @@ class Vm:
     cpu_history: tuple[float, ...] = ()  # newest last, percent
     addresses: tuple[str, ...] = ()
     started_at: datetime | None = None
+    host: str = ""  # the host's name in the list of hosts
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Host and uuid: what a VM is known by where several hosts are shown, since a definition may be on two."""
+        return self.host, self.uuid
 
     @property
     def is_active(self) -> bool:

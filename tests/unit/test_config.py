@@ -179,3 +179,50 @@ def test_the_documentation_explains_every_key():
     page = (Path(__file__).parents[2] / "docs/configuration.md").read_text(encoding="utf-8")
     for key in ("accelerator", "theme", "ascii", "columns", "refresh_s", "confirm", "[keys]", "uri", "name", "keep"):
         assert f"`{key}`" in page
+
+
+def test_a_host_says_how_others_reach_it():
+    text = """[[host]]
+name = "lab1"
+uri = "qemu+ssh://root@lab1/system?keyfile=/root/k&socket=/run/x"
+groups = ["lab", "web", "lab"]
+migration_address = "192.0.2.7"
+library = "images"
+reserve_memory = "2G"
+
+[[host]]
+name = "here"
+uri = "qemu:///system"
+migration_address = "fd00::7"
+
+[[host]]
+name = "odd"
+uri = "qemu:///system"
+peer_uri = "qemu+tls://odd.example.net/system"
+
+[[host]]
+name = "alone"
+uri = "qemu:///session"
+"""
+    lab1, here, odd, alone = parse_config(text, file="f").hosts
+    assert (lab1.groups, lab1.library, lab1.reserve_memory_bytes) == (("lab", "web"), "images", 2 * 1024**3)
+    assert (lab1.address, lab1.peer) == ("192.0.2.7", "qemu+ssh://root@lab1/system?socket=/run/x")
+    assert (here.address, here.peer) == ("fd00::7", "qemu+ssh://root@[fd00::7]/system")
+    assert (odd.address, odd.peer) == ("odd.example.net", "qemu+tls://odd.example.net/system")
+    assert (alone.address, alone.peer, alone.library) == ("", "", "library")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('grups = ["lab"]', "[host] grups is not a key. Did you mean groups?"),
+        ('groups = "lab"', "[host] groups is a text"),
+        ('groups = ["two words"]', "[host] groups holds 'two words'"),
+        ('migration_address = "tcp://192.0.2.7"', "[host] migration_address is 'tcp://192.0.2.7'"),
+        ('peer_uri = "lab2"', "[host] peer_uri is 'lab2'"),
+        ("library = 5", "[host] library is a whole number"),
+        ('reserve_memory = "much"', "[host] reserve_memory"),
+    ],
+)
+def test_what_is_wrong_with_a_host_is_told_with_its_key(line: str, told: str):
+    assert told in refusal(f'[[host]]\nuri = "qemu:///system"\n{line}\n')
