@@ -13,7 +13,7 @@ does not match. Matching never raises, whatever a VM is called. This module only
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from vm.model import Vm, VmConfig, VmState
 
 Test: TypeAlias = Callable[[Vm], bool]
 TextTest: TypeAlias = Callable[[str], bool]
+TextsTest: TypeAlias = Callable[[Iterable[str]], bool]
 
 _HEAD = re.compile(r"(?P<not>-?)(?:(?P<key>[a-z]+)(?P<op>>=|<=|!=|[:=<>]))?", re.IGNORECASE | re.ASCII)
 _VALUE = re.compile(r'"(?P<quoted>[^"]*)(?P<closed>"?)|(?P<word>[^\s,"]+)')
@@ -44,13 +45,19 @@ class Filter:
     needs_addresses: bool = False
     needs_rates: bool = False
     needs_pending: bool = False
+    group_tests: tuple[TextsTest, ...] = ()
 
-    def matches(self, vm: Vm, *, host_name: str | None = None) -> bool:
-        """True when every term matches. Terms on the host are left out where `host_name` is not given."""
+    def matches(self, vm: Vm, *, host_name: str | None = None, groups: Collection[str] | None = None) -> bool:
+        """True when every term matches. Terms on the host and on its groups are left out where these are not given."""
         for test in self.tests:
             if not test(vm):
                 return False
-        return host_name is None or all(test(host_name) for test in self.host_tests)
+        return self.matches_host(host_name, groups)
+
+    def matches_host(self, name: str | None, groups: Collection[str] | None = None) -> bool:
+        """True when every term on the host and its groups matches; one that is not given is not looked at."""
+        is_wanted = name is None or all(test(name) for test in self.host_tests)
+        return is_wanted and (groups is None or all(test(groups) for test in self.group_tests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
     is being typed, leaves out a last term that is not finished."""
     tests: list[Test] = []
     host_tests: list[TextTest] = []
+    group_tests: list[TextsTest] = []
     keys: set[str] = set()
     needs_config = needs_pending = False
     position = len(text) - len(text.lstrip())
@@ -97,6 +105,8 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
             _refuse_gap(term, lenient=lenient and term.end == len(text))
             if term.key == "host":
                 host_tests.append(_text_test(term, _contains))
+            elif term.key == "group":
+                group_tests.append(_group_test(term))
             else:
                 tests.append(_test(term))
                 keys.add(term.key)
@@ -113,6 +123,7 @@ def parse(text: str, *, lenient: bool = False) -> Filter:
         needs_addresses=bool(keys & {"", "ip"}),  # free text looks at them too
         needs_rates=bool(keys & RATE_KEYS),
         needs_pending=needs_pending,
+        group_tests=tuple(group_tests),
     )
 
 
@@ -272,6 +283,11 @@ def _texts_test(texts_of: Callable[[Vm], Iterable[str]], matches: TextTest) -> T
     return test
 
 
+def _group_test(term: _Term) -> TextsTest:
+    matches = _text_test(term, _equals, negate=False)
+    return lambda groups: any(matches(group) for group in groups) is not term.negated
+
+
 def _of_config(read: Callable[[VmConfig], Iterable[str]]) -> Callable[[Vm], Iterable[str]]:
     return lambda vm: read(vm.config) if vm.config is not None else ()
 
@@ -416,7 +432,7 @@ def _number(term: _Term, text: str) -> float:
 # What there is
 
 FLAGS: tuple[str, ...] = tuple(_ALL_FLAGS)
-KEYS: tuple[str, ...] = ("state", "is", "has", "host", *_TEXTS, *_NUMBERS)
+KEYS: tuple[str, ...] = ("state", "is", "has", "host", "group", *_TEXTS, *_NUMBERS)
 _ALIASES = {"memory": "mem"}
 RATE_KEYS = frozenset({"cpu", "steal", "read", "write", "receive", "send"})
 CONFIG_KEYS = frozenset({"tag", "owner", "os", "title", "net", "mac", "disk"})

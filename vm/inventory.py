@@ -108,7 +108,7 @@ def find(host: Host, ref: str) -> Vm:
         domain = _lookup(connection, ref)
     found = read_some(host, [domain.UUIDString()], handles={domain.UUIDString(): domain}) if domain is not None else ()
     if not found:
-        raise _not_found(ref, (vm.name for vm in read_states(host)))
+        raise not_found(ref, (vm.name for vm in read_states(host)))
     return found[0]
 
 
@@ -124,17 +124,22 @@ def read_xml(host: Host, vm: Vm, *, live: bool = False) -> str:
 def expand(host: Host, patterns: Iterable[str]) -> tuple[Vm, ...]:
     """The VMs that the names, uuids, ids and globs stand for, each once, in the order of the patterns. An exact name
     wins over its glob characters. Raises NotFound for a pattern that matches nothing."""
-    vms = read(host)
-    found: dict[str, Vm] = {}
+    return pick(read(host), patterns)
+
+
+def pick(vms: Sequence[Vm], patterns: Iterable[str]) -> tuple[Vm, ...]:
+    """As `expand`, of VMs that were read already, on whatever hosts. Raises NotFound."""
+    found: dict[tuple[str, str], Vm] = {}
     for pattern in patterns:
-        matches = _matching(vms, pattern)
+        matches = matching(vms, pattern)
         if not matches:
-            raise _not_found(pattern, (vm.name for vm in vms))
-        found.update((vm.uuid, vm) for vm in matches)
+            raise not_found(pattern, (vm.name for vm in vms))
+        found.update((vm.key, vm) for vm in matches)
     return tuple(found.values())
 
 
-def _matching(vms: Sequence[Vm], pattern: str) -> list[Vm]:
+def matching(vms: Sequence[Vm], pattern: str) -> list[Vm]:
+    """The VMs that one name, uuid, id or glob stands for; none when nothing matches."""
     exact = [vm for vm in vms if vm.name == pattern]
     if exact:
         return exact
@@ -150,7 +155,8 @@ def _matching(vms: Sequence[Vm], pattern: str) -> list[Vm]:
     return [vm for vm in vms if fnmatchcase(vm.name, pattern)]
 
 
-def _not_found(ref: str, names: Iterable[str]) -> NotFound:
+def not_found(ref: str, names: Iterable[str]) -> NotFound:
+    """The error for a name or glob that matches none of `names`, with the nearest."""
     from difflib import get_close_matches
 
     near = get_close_matches(ref[:80], (name[:80] for name in names), n=3, cutoff=0.6)

@@ -20,6 +20,7 @@ def chosen_vms(session: Session, names: Sequence[str], *, config: bool = False) 
     matches, NotFound for a name or a glob that matches nothing."""
     if not names and not session.filter_text:
         raise UsageError("which VMs?", remedy="Give names or globs in quotes ('web-*'), or --filter")
+    _settle(session, names)
     vms = listed_vms(session, names, config=config)
     if not vms:
         raise UsageError(f"no VM matches --filter {session.filter_text!r}", remedy="See 'hvtui vm list'")
@@ -49,10 +50,30 @@ def listed_vms(
     that its next boot gets, `addresses` asks the networks for their leases, `agents` the guests. Raises UsageError,
     NotFound."""
     host = session.host()
+    wanted = read_filter(session)
+    groups = _groups(session, host.name) if wanted is not None and wanted.group_tests else ()
+    vms = inventory.expand(host, names) if names else inventory.read(host)
+    return looked_into(
+        host, vms, wanted, groups=groups, config=config, pending=pending, addresses=addresses, agents=agents
+    )
+
+
+def looked_into(
+    host: Host,
+    vms: Sequence[Vm],
+    wanted: Filter | None,
+    *,
+    groups: Sequence[str] = (),
+    config: bool = False,
+    pending: bool = False,
+    addresses: bool = False,
+    agents: bool = False,
+) -> tuple[Vm, ...]:
+    """Those of `vms`, all of one host, that the filter wants, with whatever else the list shows."""
     # In libvirt's test driver only the XML tells memory and CPUs, and reading it costs no round trip.
     config = config or host.uri.startswith("test:")
-    wanted = _filter(session.filter_text) if session.filter_text else None
-    vms = inventory.expand(host, names) if names else inventory.read(host)
+    if wanted is not None and not wanted.matches_host(host.name, groups):
+        return ()
     filters_addresses = wanted is not None and wanted.needs_addresses
     pending = pending or (wanted is not None and wanted.needs_pending)
     if config or pending or addresses or filters_addresses or (wanted is not None and wanted.needs_config):
@@ -60,10 +81,21 @@ def listed_vms(
     if filters_addresses:
         vms = _with_addresses(host, vms)
     if wanted is not None:
-        vms = tuple(vm for vm in vms if wanted.matches(vm, host_name=host.name))
+        vms = tuple(vm for vm in vms if wanted.matches(vm))
     if addresses and (agents or not filters_addresses):
         vms = _with_addresses(host, vms, ask_agents=agents)  # of those that are left: an agent may take its time
-    return vms
+    return tuple(vms)
+
+
+def _groups(session: Session, host_name: str) -> Sequence[str]:
+    return next((entry.groups for entry in session.config().hosts if entry.name == host_name), ())
+
+
+def _settle(session: Session, names: Sequence[str]) -> None:
+    if session.is_many:
+        from hvtui.cli.many import settle
+
+        settle(session, names)
 
 
 def _with_addresses(host: Host, vms: Sequence[Vm], *, ask_agents: bool = False) -> tuple[Vm, ...]:
@@ -72,10 +104,13 @@ def _with_addresses(host: Host, vms: Sequence[Vm], *, ask_agents: bool = False) 
     return with_addresses(host, vms, ask_agents=ask_agents)
 
 
-def _filter(text: str) -> Filter:
+def read_filter(session: Session) -> Filter | None:
+    """What --filter says, None without it. Raises UsageError, also for what a command does not measure."""
+    if not session.filter_text:
+        return None
     from vm.filter import RATE_KEYS, parse
 
-    wanted = parse(text)
+    wanted = parse(session.filter_text)
     if wanted.needs_rates:
         raise UsageError(
             f"a command measures no rates to filter by ({', '.join(sorted(RATE_KEYS))})",
@@ -87,6 +122,7 @@ def _filter(text: str) -> Filter:
 
 def one_vm(session: Session, name: str, *, config: bool = False) -> Vm:
     """The VM of that name, UUID or id. Raises NotFound with the nearest names."""
+    _settle(session, [name])
     host = session.host()
     vm = inventory.find(host, name)
     return inventory.read_configs(host, (vm,))[0] if config else vm

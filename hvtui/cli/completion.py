@@ -130,3 +130,12 @@ def hosts(context: click.Context, incomplete: str) -> list[str]:
     except (HvtuiError, OSError):
         return []
     return [name for name in ("local", *(host.name for host in known)) if name.startswith(incomplete)]
+
+
+def groups(context: click.Context, incomplete: str) -> list[str]:
+    """The groups of the configured hosts."""
+    try:
+        known = context.ensure_object(Session).config().hosts
+    except (HvtuiError, OSError):
+        return []
+    return sorted({group for host in known for group in host.groups if group.startswith(incomplete)})

@@ -22,7 +22,7 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 def _store(context: click.Context, option: click.Parameter, value: Any) -> None:
     """Keep a common option that was given; an outer position must not lose to an inner default."""
-    if value is not None and option.name is not None:
+    if value not in (None, ()) and option.name is not None:
         context.ensure_object(Session).given[option.name] = value
 
 
@@ -36,6 +36,12 @@ def _complete_hosts(context: click.Context, _option: click.Parameter, incomplete
     from hvtui.cli.completion import hosts
 
     return hosts(context, incomplete)
+
+
+def _complete_groups(context: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    from hvtui.cli.completion import groups
+
+    return groups(context, incomplete)
 
 
 def _option(*names: str, text: str, **attributes: Any) -> click.Option:
@@ -65,7 +71,15 @@ class Seconds(click.FloatRange):
 
 
 COMMON: tuple[click.Option, ...] = (
-    _option("--host", metavar="NAME", text="A host of the configuration, or local.", shell_complete=_complete_hosts),
+    _option(
+        "--host",
+        multiple=True,
+        metavar="NAME",
+        text="A host of the configuration, or local; several for lists of VMs.",
+        shell_complete=_complete_hosts,
+    ),
+    _option("--group", multiple=True, metavar="NAME", text="The hosts of a group.", shell_complete=_complete_groups),
+    _option("--all-hosts", is_flag=True, text="Every configured host: for lists, and to find a VM by its name."),
     _option("--connect", metavar="URI", text="Any libvirt URI (also HVTUI_URI, LIBVIRT_DEFAULT_URI)."),
     _option("--demo", is_flag=True, text="A simulated host with about 30 varied VMs."),
     _option("-o", "--output", type=click.Choice(["table", "json", "jsonl", "csv"]), text="How to write the data."),
@@ -246,6 +260,14 @@ def job_argument() -> click.Argument:
     """ID: one job."""
     return click.Argument(
         ["job_id"], type=click.IntRange(min=1, max=LARGEST_ID), metavar="ID", shell_complete=_complete_jobs
+    )
+
+
+def job_arguments() -> click.Argument:
+    """ID…: one job or several."""
+    kind = click.IntRange(min=1, max=LARGEST_ID)
+    return click.Argument(
+        ["job_ids"], type=kind, nargs=-1, required=True, metavar="ID...", shell_complete=_complete_jobs
     )
 
 

@@ -37,6 +37,9 @@ VERBS: Verbs = {
     "show": ("hvtui.cli.job:show", "Show a job, its steps, and why it failed."),
     "watch": ("hvtui.cli.job:watch", "Follow a job until it ends; its exit code is this one's."),
     "cancel": ("hvtui.cli.job:cancel", "Ask a job to stop; give an interrupted one up."),
+    "pause": ("hvtui.cli.job_queue:pause", "Pass over waiting jobs until they are resumed."),
+    "resume": ("hvtui.cli.job_queue:resume", "Let paused jobs have their turn again."),
+    "first": ("hvtui.cli.job_queue:first", "Put waiting jobs before all others that wait."),
     "restart": ("hvtui.cli.job:restart", "Run a failed or interrupted job again from the step that failed."),
     "rollback": ("hvtui.cli.job:rollback", "Remove what a failed or interrupted job left behind."),
     "undo": ("hvtui.cli.job:undo", "Take back what a job did, where that is possible."),
@@ -56,7 +59,13 @@ def _local(at: datetime | None) -> str:
 
 
 def _state(job: Job) -> str:
+    if job.state is JobState.QUEUED and (job.is_paused or job.waits_for):
+        return "paused" if job.is_paused else "waiting"
     return f"{job.state} {job.progress:.0%}" if job.state is JobState.RUNNING else job.state.value
+
+
+def _title(job: Job) -> str:
+    return f"{printable(job.title, limit=200)} (waits: {job.waits_for})" if job.waits_for else job.title
 
 
 def _steps(job: Job) -> Json:
@@ -83,7 +92,7 @@ COLUMNS: tuple[Column[Job], ...] = (
         in_table=True,
     ),
     Column("progress", "0 to 1 over all steps.", lambda job: round(job.progress, 4), right=True),
-    Column("title", "What it does.", lambda job: job.title, in_table=True),
+    Column("title", "What it does.", lambda job: job.title, _title, in_table=True),
     Column("vm", "The VM's name, or null.", lambda job: job.vm_name),
     Column("vm_uuid", "The VM's UUID, or null.", lambda job: job.vm_uuid),
     Column("user", "Who asked for it.", lambda job: job.user, in_table=True),
@@ -104,6 +113,8 @@ COLUMNS: tuple[Column[Job], ...] = (
     Column("set", "The number of the set it belongs to, or null.", lambda job: job.set_id, right=True),
     Column("set_title", "What that set does, or null.", lambda job: job.set_title or None),
     Column("kept", "True when what it had made was kept after it failed.", lambda job: job.kept),
+    Column("paused", "True for a waiting job that is passed over until 'job resume'.", lambda job: job.is_paused),
+    Column("waits_for", "Why a waiting job has not begun, or null.", lambda job: job.waits_for or None),
     Column("undone_by", "The job that took it back, or null.", lambda job: job.undone_by),
     Column("command", "The same as a command, an argument list.", lambda job: list(job.command)),
     Column("steps", "Its steps: title, verb, state, fraction, note, error.", _steps, extra=True),

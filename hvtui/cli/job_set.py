@@ -8,6 +8,7 @@ from functools import partial
 from host import job_sets
 from host.errors import WrongState
 from host.job_model import Job, JobSet, JobState, in_sets
+from host.job_queue import waits
 from host.plan import PlanSet
 from host.text import printable
 from hvtui.cli.change import OnUpdate, Work, overall, planned, report, run_works, show_plans
@@ -75,7 +76,7 @@ def _told(job: Job) -> str:
         return printable(job.error, limit=200)
     step = job.current_step
     if step is None:
-        return ""
+        return printable(waits(job), limit=200)
     words = f"{step.index + 1}/{len(job.steps)} {printable(step.title, limit=80)}"
     return f"{words}  {printable(step.note, limit=60)}" if step.note else words
 
@@ -159,12 +160,14 @@ def rollback(session: Session, set_id: int) -> int:
     if not confirm(plans, yes=session.yes):
         tell_warnings(plans)
 
-    def roll(job: Job, update: OnUpdate) -> Job:
-        return jobs.rollback(job.id, host, journal, update)
+    with job_sets.hosts(host) as host_at:
 
-    works = [(job, Work(each, partial(roll, job))) for job, each in zip(found, outcomes, strict=True)]
-    ended = []
-    for are_preparations in (False, True):
-        those = [work for job, work in works if job.is_preparation is are_preparations]
-        ended += run_works(those, journal, limit_s=session.timeout_s)
+        def roll(job: Job, update: OnUpdate) -> Job:
+            return jobs.rollback(job.id, host_at(job.host_uri), journal, update)
+
+        works = [(job, Work(each, partial(roll, job))) for job, each in zip(found, outcomes, strict=True)]
+        ended = []
+        for are_preparations in (False, True):
+            those = [work for job, work in works if job.is_preparation is are_preparations]
+            ended += run_works(those, journal, limit_s=session.timeout_s)
     return report(session, ended)

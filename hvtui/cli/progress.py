@@ -82,12 +82,19 @@ def bar(fraction: float | None) -> str:
     return f"{'▓' * full}{'░' * (BAR_CELLS - full)} {share:4.0%}  "
 
 
+def _waits(job: Job) -> str:
+    """How a job waits for its turn; only a plan with lanes makes one wait."""
+    if job.is_paused:
+        return "paused"
+    return f"waits: {printable(job.waits_for, limit=100)}" if job.waits_for else ""
+
+
 def show_job(progress: Progress, job: Job) -> None:
     """A job's own line: its title, the step that runs, and how far it is."""
     step = job.current_step
     title = printable(job.title, limit=80)
     if step is None:
-        progress.show(title, job.progress)
+        progress.show(f"{title} ({waits})" if (waits := _waits(job)) else title, job.progress)
         return
     known = step.fraction is not None or len(job.steps) > 1
     step_title = printable(step.title, limit=100)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from host.paths import configuration_file
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
     from host.connection import Host
+    from host.host_list import HostEntry
     from host.journal import Journal
     from hvtui.config import Config
 
@@ -34,6 +35,7 @@ class Session:
         self.open_screen = open_screen
         self.given: dict[str, Any] = given or {}
         self._host: Host | None = None
+        self._hosts: tuple[Host, ...] = ()
         self._journal: Journal | None = None
         self._config: Config | None = None
         self._directory: TemporaryDirectory[str] | None = None
@@ -86,8 +88,42 @@ class Session:
         """The configuration where there is a file: without one, a short command need not load what reads it."""
         return self.config() if configuration_file() is not None else None
 
+    @property
+    def is_many(self) -> bool:
+        """True when the options name more than one host: `entries` and `hosts` are those, and `host` is none."""
+        if self._host is not None or self.given.get("demo"):
+            return False
+        names = self.given.get("host") or ()
+        return bool(self.given.get("all_hosts") or self.given.get("group") or len(names) > 1)
+
+    def entries(self) -> tuple[HostEntry, ...]:
+        """The hosts that --host, --group or --all-hosts name; all without any. Raises UsageError, NotFound."""
+        from hvtui.target import choose_entries
+
+        names, groups = self.given.get("host") or (), self.given.get("group") or ()
+        everything = bool(self.given.get("all_hosts")) or not (names or groups)
+        if self.given.get("connect"):
+            from host.errors import UsageError
+
+            raise UsageError("--connect names one host, and other options name more", remedy="Leave one of them out")
+        return choose_entries(names, groups, self.config(), everything=everything)
+
+    def hosts(self) -> tuple[Host, ...]:
+        """A Host for each of `entries`, not connected yet. Raises UsageError, NotFound."""
+        if not self._hosts:
+            self._hosts = tuple(self._opened(entry.uri, entry.name) for entry in self.entries())
+        return self._hosts
+
+    def settle(self, host: Host) -> None:
+        """Let the command go on with this one of `hosts`."""
+        self._host = host
+
     def host(self) -> Host:
         """The host, connected. Raises ConnectionLost or Denied with what to do, TimedOut, UsageError, NotFound."""
+        if self.is_many:
+            from host.errors import UsageError
+
+            raise UsageError("this command works on one host", remedy="Name it with one --host")
         if self._host is None:
             self._own_config()  # a wrong one is told before anything is done, whatever the command
             host = self._demo() if self.given.get("demo") else self._chosen_host()
@@ -106,9 +142,10 @@ class Session:
         return self._journal
 
     def close(self) -> None:
-        """Close the connection without waiting for a daemon that does not answer."""
-        if self._host is not None:
+        """Close the connections without waiting for daemons that do not answer."""
+        if self._host is not None and self._host not in self._hosts:
             self._host.close()
+        _close_all(self._hosts)
         if self._directory is not None:
             self._directory.cleanup()
 
@@ -126,16 +163,29 @@ class Session:
         return demo_host()
 
     def _chosen_host(self) -> Host:
-        from host.connection import open_host
         from hvtui.target import choose_target
 
-        uri, name = choose_target(self.given.get("connect"), self.given.get("host"), self.config)
+        names = self.given.get("host") or ()
+        return self._opened(*choose_target(self.given.get("connect"), names[0] if names else None, self.config))
+
+    def _opened(self, uri: str, name: str | None) -> Host:
+        from host.connection import open_host
+
         try:
             return open_host(uri, name=name, read_only=self.read_only)
         except ValueError as error:
             from host.errors import UsageError
 
             raise UsageError(f"{uri!r} is no URI: {error}", remedy="For example qemu:///system") from error
+
+
+def _close_all(hosts: Sequence[Host]) -> None:
+    """Side by side: each may take half a second."""
+    threads = [threading.Thread(target=host.close, name="close", daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _connect(host: Host, timeout_s: float | None) -> None:

@@ -112,6 +112,7 @@ def nic_record(nic: Nic) -> dict[str, Json]:
 
 COLUMNS: tuple[Column[Vm], ...] = (
     Column("name", "The VM's name.", lambda vm: vm.name, in_table=True),
+    Column("host", "The host it is on, by its name in the list of hosts.", lambda vm: vm.host),
     Column("uuid", "Its UUID, the same for ever.", lambda vm: vm.uuid),
     Column("id", "libvirt's number while it runs, else null.", lambda vm: vm.domain_id, right=True),
     Column(
@@ -185,6 +186,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
         extra=True,
     ),
 )
+MANY_COLUMNS = ("host", *(column.key for column in COLUMNS if column.in_table))
 EXTRA = frozenset(column.key for column in COLUMNS if column.extra)
 
 
@@ -202,11 +204,10 @@ def _iso(at: datetime | None) -> str | None:
     ),
     text="List VMs: all of them, or those of NAMES and --filter.",
 )
-def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
-    from hvtui.cli.chosen import listed_vms
-
+def list_(session: Session, names: tuple[str, ...], details: bool) -> int:
     keys = {column.key for column in choose(COLUMNS, session.columns)}  # a wrong one is told before all is read
-    vms = listed_vms(
+    is_many = session.is_many
+    vms, code = _listed(
         session,
         names,
         config=details or not EXTRA.isdisjoint(keys),
@@ -214,25 +215,38 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> None:
         addresses=details or "addresses" in keys,
     )
     if not vms and session.output is Format.TABLE:
-        host = session.host().name
-        narrate("No VM matches" if session.filter_text else NO_VM.format(host))
-        return
+        if not code:
+            where = "these hosts" if is_many else session.host().name
+            narrate("No VM matches" if session.filter_text else NO_VM.format(where))
+        return code
     if details and session.output is Format.TABLE and not session.columns and sys.stdout.isatty():
         _write_blocks(vms, COLUMNS)  # no terminal is as wide as a table of everything
-        return
-    write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=details)
+        return code
+    chosen = session.columns or (MANY_COLUMNS if is_many and session.output is Format.TABLE and not details else ())
+    write_list(vms, COLUMNS, output=session.output, chosen=chosen, details=details)
+    return code
+
+
+def _listed(session: Session, names: tuple[str, ...], **what: bool) -> tuple[tuple[Vm, ...], int]:
+    """The VMs of a list, and the exit code: 6 when hosts did not answer, which was told then."""
+    if session.is_many:
+        from hvtui.cli.many import listed_everywhere
+
+        return listed_everywhere(session, names, **what)
+    from hvtui.cli.chosen import listed_vms
+
+    return listed_vms(session, names, **what), 0
 
 
 @verb("show", names_argument(required=True), text="Show everything about VMs, also what only their XML says.")
-def show(session: Session, names: tuple[str, ...]) -> None:
-    from hvtui.cli.chosen import listed_vms
-
+def show(session: Session, names: tuple[str, ...]) -> int:
     columns = choose(COLUMNS, session.columns) or COLUMNS
-    vms = listed_vms(session, names, config=True, pending=True, addresses=True, agents=True)
+    vms, code = _listed(session, names, config=True, pending=True, addresses=True, agents=True)
     if session.output is not Format.TABLE:
         write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
-        return
-    _write_blocks(vms, columns)
+    else:
+        _write_blocks(vms, columns)
+    return code
 
 
 def _write_blocks(vms: Sequence[Vm], columns: Sequence[Column[Vm]]) -> None:
@@ -269,4 +283,4 @@ def xml(session: Session, name: str, live: bool) -> None:
     if session.output is Format.TABLE:
         write_text(text)
     else:
-        write_json({**record(vm, COLUMNS[:2]), "xml": text})
+        write_json({**record(vm, COLUMNS[:3]), "xml": text})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,21 +104,15 @@ def request(
 
 def read_user_data(path: str) -> str:
     """The text of a file, or of standard input for "-". Raises NotFound, UsageError naming the file."""
-    from vm.user_data import LARGEST_BYTES, check_user_data
+    from vm.user_data import LARGEST_BYTES, checked_text, read_file
 
+    if path != "-":
+        return read_file(path)
     try:
-        if path == "-":
-            data = sys.stdin.buffer.read(LARGEST_BYTES + 1)
-        else:
-            with Path(path).expanduser().open("rb") as file:
-                data = file.read(LARGEST_BYTES + 1)
-        text = data.decode("utf-8")
+        data = sys.stdin.buffer.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise NotFound(f"cannot read the user data: {error.strerror}", about=path) from error
-    except UnicodeDecodeError as error:
-        raise UsageError("the user data are not UTF-8 text", about=path) from error
-    check_user_data(text, about=path)
-    return text
+    return checked_text(data, about=path)
 
 
 @verb(
