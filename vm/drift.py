@@ -20,7 +20,7 @@ from host.facts import read_defaults
 from host.plan import Plan
 from host.text import did_you_mean, printable
 from vm import create_checks, deploy_checks, drift_aspects, edit, lifecycle, profile_store
-from vm.commands import words
+from vm.commands import hint, words
 from vm.create_checks import Findings
 from vm.deploy import find_template
 from vm.deploy_request import DeployRequest
@@ -50,6 +50,7 @@ class Drift:
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
     expected_xml: str = ""
+    other: str = ""  # the template that was asked for, where it is not the VM's own
 
 
 def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Drift:
@@ -57,7 +58,7 @@ def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Dri
     made from none, NotFound for a template that is gone, ConnectionLost."""
     found, mark = _read(host, vm)
     if mark is None and not template:
-        remedy = f"Compare it with one: {words('diff', vm.name, '--template', 'NAME')[-1]} --template NAME"
+        remedy = f"Compare it with one: {hint('diff', vm.name, '--with', 'TEMPLATE')}"
         raise UsageError("it was not made from a template", about=vm.name, remedy=remedy)
     own = mark or TemplateMark(template)
     there, known = find_template(host, template or own.name, library or own.library or DEFAULT_LIBRARY)
@@ -71,6 +72,7 @@ def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Dri
         differences=(*drift_aspects.differences(found, root), *_autostart(vm, hardware)),
         notes=(*notes, *_notes(host, found, own, known)),
         expected_xml=expected,
+        other=template if mark is None or template != mark.name else "",
     )
 
 
@@ -90,9 +92,14 @@ def plan_align(host: Host, vm: Vm, drift: Drift, keys: Collection[str] = ()) -> 
     return replace(
         plan,
         title=f"Align {vm.name} with {printable(drift.template, limit=60)}",
-        command=words("align", vm.name, *(word for key in sorted(keys) for word in ("--only", key))),
+        command=words("align", vm.name, *_options(drift, keys)),
         keeps=tuple(f"{each.title}: {each.found}" + (f" ({each.why_not})" if each.why_not else "") for each in left),
     )
+
+
+def _options(drift: Drift, keys: Collection[str]) -> tuple[str, ...]:
+    other = ("--with", drift.other) if drift.other else ()
+    return (*(word for key in sorted(keys) for word in ("--only", key)), *other)
 
 
 def _edit_plan(host: Host, vm: Vm, drift: Drift, found: Element, keys: frozenset[str]) -> Plan | None:

@@ -2,16 +2,18 @@
 
 They come from people and files: they are read under limits, and what they hold may be secret, so that no error repeats
 more of them than a line and a column. `#include` is refused: what a guest fetches when it boots is neither what was
-checked nor there for the next VM; `#part-handler` and `#cloud-config-archive` have simpler forms. Pure.
+checked nor there for the next VM; `#part-handler` and `#cloud-config-archive` have simpler forms. Only `read_file`
+reads anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from host.text import did_you_mean, printable
 from host.units import MIB
 
@@ -48,6 +50,28 @@ class Part:
     kind: str
     text: str
     name: str
+
+
+def read_file(path: str) -> str:
+    """The checked text of a file of this machine. Raises NotFound, UsageError naming the file."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise NotFound(f"cannot read the user data: {error.strerror}", about=path) from error
+    except (RuntimeError, ValueError) as error:  # ~nobody, or a path that none can be
+        raise NotFound("cannot read the user data: there is no such path", about=path) from error
+    return checked_text(data, about=path)
+
+
+def checked_text(data: bytes, *, about: str) -> str:
+    """What was read, as text. Raises UsageError as `check_user_data`, and for what is not UTF-8."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("the user data are not UTF-8 text", about=about) from error
+    check_user_data(text, about=about)
+    return text
 
 
 def check_user_data(text: str, *, about: str = "user data") -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from host.connection import Host
 from host.errors import HvtuiError
 from host.events import Event
-from host.job_model import Job
+from host.job_model import Job, JobState
 from host.job_rules import is_in_process
 from host.plan import Plan, PlanSet
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
@@ -131,24 +131,46 @@ class Bridge:
     async def run_plan(self, plan: Plan) -> Job:
         """Run `plan` as a job and await its end. A long one gets a process of its own and is only watched. Raises
         HvtuiError when it cannot be created (the VM is held by another job, the journal cannot be written)."""
+        (outcome,) = await self.run_plans([plan])
+        if isinstance(outcome, HvtuiError):
+            raise outcome
+        return outcome
+
+    async def run_plans(self, plans: Sequence[Plan]) -> tuple[Job | HvtuiError, ...]:
+        """Run plans side by side, a few at once; one result each, in order. Raises nothing for a failed one. Those that
+        wait for a free slot are queued jobs from the beginning: they can be seen and cancelled, and hold their VMs."""
+        begun = await self.call(self._queue, plans)
+        self.watch_jobs()
+        return tuple(await asyncio.gather(*map(self._outcome, plans, begun)))
+
+    def _queue(self, plans: Sequence[Plan]) -> list[Job | HvtuiError | None]:
+        """A queued job for each plan that runs in this process, or why there is none; None for the others."""
         from host import jobs
 
         services = self._services
-        if plan.long and not services.host.is_simulated:
-            job = await self.call(jobs.start_detached, plan, services.host, services.journal)
-            return await self.job_end(job.id)
-        return await self._run_here(jobs.submit, plan)
-
-    async def run_plans(self, plans: Sequence[Plan]) -> tuple[Job | HvtuiError, ...]:
-        """Run plans side by side, a few at once; one result each, in order. Raises nothing for a failed one."""
-
-        async def one(plan: Plan) -> Job | HvtuiError:
+        begun: list[Job | HvtuiError | None] = []
+        for plan in plans:
+            if plan.long and not services.host.is_simulated:
+                begun.append(None)
+                continue
             try:
-                return await self.run_plan(plan)
+                jobs.check_host(plan.host_uri, services.host)
+                begun.append(jobs.create(plan, services.journal))
             except HvtuiError as error:
-                return error
+                begun.append(error)
+        return begun
 
-        return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
+    async def _outcome(self, plan: Plan, begun: Job | HvtuiError | None) -> Job | HvtuiError:
+        from host import jobs
+
+        services = self._services
+        try:
+            if begun is None:
+                job = await self.call(jobs.start_detached, plan, services.host, services.journal)
+                return await self.job_end(job.id)
+            return begun if isinstance(begun, HvtuiError) else await self._run_here(jobs.run, begun.id)
+        except HvtuiError as error:
+            return error
 
     async def restart_job(self, job: Job) -> Job:
         """Go on with a job that ended early, and await its end; a long one in a process of its own. Raises
@@ -211,14 +233,14 @@ class Bridge:
         return jobs
 
     async def _run_here(self, function: Callable[[T, Host, Journal], Job], what: T) -> Job:
-        """Work on a job in a thread of this process, which quitting would cut off."""
-        async with self._runner_slots:
-            self.watch_jobs()
-            self.running_here += 1
-            try:
+        """Work on a job in a thread of this process, which quitting would cut off, as soon as there is a free slot."""
+        self.running_here += 1
+        try:
+            async with self._runner_slots:
+                self.watch_jobs()
                 job = await self.call(function, what, self._services.host, self._services.journal)
-            finally:
-                self.running_here -= 1
+        finally:
+            self.running_here -= 1
         self.watch_jobs()
         if self._feed is not None and job.vm_uuid is not None:
             self._feed.reread(job.vm_uuid)  # not every change is an event
@@ -274,7 +296,7 @@ class Bridge:
         journal.recover()  # a killed process cannot tell that its job ended
         stamp = journal.stamp()  # taken first: what is written meanwhile is read the next time
         if stamp != self._read_at:
-            self._read_at, self._read = stamp, _with_whole_sets(journal, journal.jobs(limit=JOBS_SHOWN))
+            self._read_at, self._read = stamp, _with_running(journal, _newest(journal))
         return self._read
 
     def _snapshot(self, snapshot: Snapshot) -> None:
@@ -282,6 +304,18 @@ class Bridge:
 
     def _event(self, event: Event) -> None:
         self._app.post_message(EventArrived(event))
+
+
+def _newest(journal: Journal) -> tuple[Job, ...]:
+    return _with_whole_sets(journal, journal.jobs(limit=JOBS_SHOWN))
+
+
+def _with_running(journal: Journal, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """`jobs`, newest first, with those that run and are older: behind them, many more may wait."""
+    if len(jobs) < JOBS_SHOWN:
+        return jobs
+    running = journal.jobs(limit=JOBS_SHOWN, states=(JobState.RUNNING,))
+    return (*jobs, *(job for job in running if job.id < jobs[-1].id))
 
 
 def _with_whole_sets(journal: Journal, jobs: tuple[Job, ...]) -> tuple[Job, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from host.text import printable
 from host.units import format_bytes
 from hvtui.tui.form_fields import Field, NotYet, whole_number
@@ -46,6 +46,10 @@ FIELDS: tuple[Field, ...] = (
     Field("network", "network", "", "auto, none, user, bridge:br0, or a libvirt network"),
     Field("user", "user", "", "one more, who may use sudo: alice"),
     Field("ssh_key", "ssh key", "", "@~/.ssh/id_ed25519.pub, or the line itself"),
+    Field("user_data", "user data", "", "a file here: cloud-init, besides what the profile says"),
+    Field("title", "title", "", "one line that says what they are for"),
+    Field("tags", "tags", "", "such as: web, prod"),
+    Field("owner", "owner", "", "who they belong to"),
     Field("pool", "pool", "default"),
 )
 # Field -> the setting of vm.profiles.override that it is; a key belongs to the user before it.
@@ -114,6 +118,7 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
         raise NotYet("give the new VM a name", about="name", remedy="A pattern numbers many: web-{:02}")
     pool = chosen["pool"] or "default"
     until, linked = chosen["until"], chosen["disks"] == LINKED
+    tags = tuple(tag.strip() for tag in chosen["tags"].split(",") if tag.strip())
     asked = {
         "count": count if count > 1 else None,
         "first": first if first != 1 else None,
@@ -122,6 +127,10 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
         "linked": linked,
         "profiles": profiles,
         "settings": settings,
+        "user_data": chosen["user_data"] or None,
+        "title": chosen["title"] or None,
+        "owner": chosen["owner"] or None,
+        "tags": tags,
     }
     request = DeployRequest(
         template=chosen["template"],
@@ -132,9 +141,23 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
         linked=linked,
         start=until != DEFINED,
         wait_ready=until == READY,
+        user_data=_user_data(chosen["user_data"]),
+        title=chosen["title"],
+        tags=tags,
+        owner=chosen["owner"],
         command=of_set(chosen["template"], pattern, asked),
     )
     return request, parts
+
+
+def _user_data(path: str) -> str:
+    """The text of the file, read anew for each plan: it may be written meanwhile."""
+    from vm.user_data import read_file
+
+    try:
+        return read_file(path) if path else ""
+    except (NotFound, UsageError) as error:
+        raise type(error)(error.cause, about="user data", remedy=error.remedy) from None
 
 
 def _names(pattern: str, count: int, first: int) -> tuple[str, ...]:

@@ -122,7 +122,19 @@ def _state_words(job: Job | JobSet) -> tuple[str, str, str]:
     return _SYMBOLS[job.state], job.state.value, _STYLES[job.state]
 
 
+def waits_alone(job: Job | JobSet) -> bool:
+    """It is queued for itself: members of a set wait for their turn in it."""
+    return isinstance(job, Job) and job.state is JobState.QUEUED and job.set_id is None
+
+
+def waiting_words(job: Job) -> str:
+    """What a queued job waits for."""
+    return "is cancelled in its turn" if job.cancel_requested else "waits for a free slot"
+
+
 def _tail(job: Job | JobSet, width: int, now: datetime, last: Job | None = None) -> Content:
+    if isinstance(job, Job) and waits_alone(job):
+        return Content.styled(f"{waiting_words(job)} ", "$text-muted")
     if not job.state.is_over:
         cells = _BAR_CELLS if width >= 76 else 6
         return Content.assemble((bar(job.progress, cells), "$text-accent"), f" {job.progress:4.0%} ")
@@ -226,8 +238,9 @@ def _state_rows(job: Job, now: datetime) -> list[Row]:
     symbol, word, style = _state_words(job)
     state = (f"{symbol} {word}", style)
     who = f"by {printable(job.user, limit=40)}   {job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    waits = f"   {waiting_words(job)}" if waits_alone(job) else ""
     return [
-        row(Content.assemble(state, (f"{took}{undone}", "$text-muted")), indent=1),
+        row(Content.assemble(state, (f"{waits}{took}{undone}", "$text-muted")), indent=1),
         row(who, style="$text-muted", indent=1),
     ]
 

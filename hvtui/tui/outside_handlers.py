@@ -42,6 +42,7 @@ async def _open_when_off(app: HvtuiApp, vm: Vm, form: Callable[[Vm], FormScreen[
         plan = await app.bridge.call(plan_stop, app.services.host, vm)
         if not await app.propose([plan], done="shut down", ask=True, left=why):
             return
+        app.say(f"shut down {name}", "good")
         if app.screen is not shown:
             return  # it took a while, and something else is looked at now
     app.push_screen(form(vm))

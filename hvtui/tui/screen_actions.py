@@ -63,8 +63,10 @@ SCREEN_ACTIONS: tuple[Action, ...] = (
            command="vm align NAME --only KEY", help="make it so again; the plan is shown first"),
     Action("drift.align_all", ("A",), "align all", noun="drift", handler=on_screen("align_all"), footer=2,
            command="vm align NAME", help="all that loses nothing by it"),
+    Action("drift.template", ("w",), "with another", noun="drift", handler=on_screen("choose_template"), footer=3,
+           command="vm diff NAME --with TEMPLATE", help="compare it with another template than its own"),
     Action("drift.refresh", ("f5",), "compare again", noun="drift", handler=on_screen("read_again")),
-    Action("drift.back", ("escape",), "back", noun="drift", handler=on_screen("leave"), footer=3),
+    Action("drift.back", ("escape",), "back", noun="drift", handler=on_screen("leave"), footer=4),
     Action(
         "jobs.cancel", ("x",), "cancel", noun="job", help="stop it: what it made is rolled back",
         danger=Danger.DISRUPTIVE, when=_job_that(job_text.can_cancel), handler=on_screen("cancel_job"), footer=1,

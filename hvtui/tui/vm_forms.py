@@ -62,7 +62,7 @@ def export_arguments(values: Mapping[str, str]) -> tuple[Path, tuple[str, ...]]:
 def capture_fields(vm: Vm) -> tuple[Field, ...]:
     """The fields of a template made from a VM."""
     has_template = vm.config is not None and bool(vm.config.template)
-    own = OWN if has_template else ("what is safe: it has no template of its own", "")
+    own = OWN if has_template else ("what is safe", "")
     return (
         Field("name", "name", "", "of the new template: letters, digits, . _ -"),
         Field("library", "library", DEFAULT_LIBRARY, "the storage pool of templates"),

@@ -15,14 +15,10 @@ from hvtui.tui.actions import Target
 from hvtui.tui.screens.prompt import PromptScreen
 
 if TYPE_CHECKING:
-    from host.connection import Host
-    from host.job_model import Job
-    from host.journal import Journal
     from hvtui.tui.app import HvtuiApp
     from vm.model import Vm
 
 DEBIAN = "debian"  # the recipe, and the template that it makes
-UNDO_LOOKS_AT = 20  # jobs, each of which asks the host
 
 
 def rename(app: HvtuiApp, target: Target) -> Awaitable[None]:
@@ -173,65 +169,6 @@ async def delete(app: HvtuiApp, target: Target) -> None:
             return [await app.bridge.call(plan_delete, host, each, remove_disks=disks, off=off) for each in vms]
 
         await app.propose(await planned([vm]), done="deleted", again=planned)
-
-
-async def undo_last(app: HvtuiApp, _target: Target) -> None:
-    """Take back the newest finished job that can be and was not taken back yet; the plan is shown first. Newer ones
-    that cannot be are passed over, and that is said."""
-    from hvtui.tui.job_text import can_undo
-
-    jobs = [job for job in app.jobs if can_undo(job) and job.plan.undoes_job is None]
-    if not jobs:
-        app.say("there is nothing to undo: no job is done yet, or all were taken back")
-        return
-    plans = await app.bridge.call(_first_undo, app.services.host, app.services.journal, jobs)
-    passed = [job.id for job in jobs[: len(plans) - 1]]
-    if plans[-1].blockers:
-        app.say(f"nothing can be undone: job {jobs[0].id}: {plans[0].blockers[0].reason}", "warn")
-        return
-    left = f"job {_listed(passed)} cannot be taken back; this is job {plans[-1].undoes_job}" if passed else ""
-    await app.propose([plans[-1]], done="took back:", ask=bool(left), left=left)
-
-
-def _first_undo(host: Host, journal: Journal, jobs: Sequence[Job]) -> list[Plan]:
-    """The plans that take the jobs back, up to the first that can run."""
-    from host.jobs import plan_undo
-    from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
-
-    plans: list[Plan] = []
-    for job in jobs[:UNDO_LOOKS_AT]:
-        plans.append(plan_undo(job, host, journal))
-        if not plans[-1].blockers:
-            break
-    return plans
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:3])) + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")
-
-
-async def undo(app: HvtuiApp, job: Job) -> None:
-    """Show how the job is taken back, or why not, and do it when accepted."""
-    from host.jobs import plan_undo
-    from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
-
-    plan = await app.bridge.call(plan_undo, job, app.services.host, app.services.journal)
-    await app.propose([plan], done="took back:")
-
-
-async def undo_all(app: HvtuiApp, jobs: Sequence[Job]) -> None:
-    """Show how those of the jobs that are done are taken back, and do it when accepted."""
-    from host.jobs import plan_undo
-    from hvtui.tui.job_text import can_undo
-    from vm import steps as steps  # the same
-
-    host, journal = app.services.host, app.services.journal
-    those = [job for job in jobs if can_undo(job)]
-    if not those:
-        app.say("nothing of it is done, or all was taken back", "warn")
-        return
-    plans = await app.bridge.call(lambda: tuple(plan_undo(job, host, journal) for job in those))
-    await app.propose(plans, done="took back:")
 
 
 async def open_console(app: HvtuiApp, target: Target) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
@@ -12,7 +13,7 @@ from textual.widgets import Input
 
 from host import secrets
 from host.connection import Host
-from host.errors import UsageError
+from host.errors import HvtuiError, UsageError
 from host.units import GIB, MIB
 from hvtui.tui import actions, catalogue, deploy_form
 from hvtui.tui.app import HvtuiApp
@@ -80,6 +81,40 @@ def test_the_form_makes_the_request_that_it_shows(host: Host):
         *("--profile", "medium", "--set", "memory=2G", "--set", "vcpus=1", "--set", "disk=8G", "--set", "network=lab"),
         *("--set", "user=alice", "debian", "web-{:02}"),
     )
+
+
+def test_free_user_data_tags_title_and_owner_are_those_of_the_command(host: Host, tmp_path: Path):
+    file = tmp_path / "web.yaml"
+    file.write_text("#cloud-config\npackages: [nginx]\n")
+    request, _ = request_from(
+        host, values(name="web", user_data=f" {file} ", title="shop front", tags="web, prod", owner="ops")
+    )
+    assert request.user_data == file.read_text()
+    assert (request.title, request.tags, request.owner) == ("shop front", ("web", "prod"), "ops")
+    assert request.command == (
+        *("vm", "deploy", "--user-data", str(file), "--title", "shop front", "--owner", "ops"),
+        *("--tag", "web", "--tag", "prod", "tiny", "web"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"#cloud-config\n[", "YAML"),
+        (b"\xff", "not UTF-8"),
+        (b"hello", "."),
+        (b"a" * 2**21, "."),
+    ],
+)
+def test_user_data_that_no_guest_can_take_belong_to_their_field(
+    host: Host, tmp_path: Path, content: bytes | None, words: str
+):
+    if content is not None:
+        (tmp_path / "web.yaml").write_bytes(content)
+    with pytest.raises(HvtuiError, match=words) as caught:
+        request_from(host, values(template="debian", name="web", user_data=str(tmp_path / "web.yaml")))
+    assert deploy_form.key_of(caught.value.about) == "user_data"
 
 
 def test_what_is_left_alone_is_the_templates_and_not_in_the_command(host: Host):
@@ -172,6 +207,7 @@ async def test_a_guest_that_can_be_told_nothing_is_asked_nothing(app_on: App, ho
         form.query_one("#template", Chooser).choose("tiny")
         await until(pilot, lambda: not form.query_one("#row-user").display)
         assert not form.query_one("#row-disks").display
+        assert not form.query_one("#row-user_data").display
         form.query_one("#template", Chooser).choose("debian")
         await until(pilot, lambda: form.query_one("#row-user").display)
 

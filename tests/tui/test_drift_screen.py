@@ -12,13 +12,14 @@ from host.connection import Host
 from host.journal import Journal
 from host.units import MIB
 from hvtui.tui.app import HvtuiApp
+from hvtui.tui.screens.choice import ChoiceScreen
 from hvtui.tui.screens.drift import DriftScreen
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.widgets.choice_list import ChoiceList
 from hvtui.tui.widgets.page import Page
 from tests.support import fake_library
-from tests.support.fake_library import TINY
+from tests.support.fake_library import DEBIAN, TINY
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, go_to, on_screen, picture, running, status
 from vm import deploy
@@ -129,3 +130,37 @@ async def test_the_go_line_compares_a_vm_by_its_name(app_on: App, host: Host):
         await pilot.press("colon", *"diff web-01", "enter")
         screen = await on_screen(pilot, DriftScreen)
         assert screen.vm.name == "web-01"
+
+
+async def test_w_compares_with_a_template_of_ones_choice_and_aligns_with_that_one(
+    app_on: App, host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    fake_library.install(monkeypatch, TINY, DEBIAN)
+    async with running(app_on(host)) as pilot:
+        screen = await open_drift(pilot)
+        assert keys(screen) == []
+        await pilot.press("w")
+        await on_screen(pilot, ChoiceScreen)
+        assert "tiny its own" in " ".join(picture(pilot).split())
+        await pilot.press("k", "enter")
+        await until(pilot, lambda: "against debian revision 3, not its own" in " ".join(picture(pilot).split()))
+        assert keys(screen)
+        await pilot.press("A")
+        dialog = await on_screen(pilot, PlanScreen)
+        assert [plan.command[:4] for plan in dialog.plans] == [("vm", "align", "--with", "debian")]
+        await pilot.press("escape")
+        await on_screen(pilot, DriftScreen)
+        await pilot.press("w")
+        await on_screen(pilot, ChoiceScreen)
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: keys(screen) == [])
+
+
+async def test_a_vm_of_no_template_is_compared_with_a_chosen_one(app_on: App, host: Host):
+    async with running(app_on(host)) as pilot:
+        screen = await open_drift(pilot, "old-shop")
+        assert "w compares it with a template of your choice" in detail(pilot)
+        await pilot.press("w")
+        await on_screen(pilot, ChoiceScreen)
+        await pilot.press("enter")
+        await until(pilot, lambda: screen.drift is not None and screen.drift.template == "tiny")

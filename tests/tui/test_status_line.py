@@ -15,11 +15,12 @@ from hvtui.tui import bridge
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.events import EventsScreen
 from hvtui.tui.screens.fleet import FleetScreen
+from hvtui.tui.screens.jobs import JobsScreen
 from hvtui.tui.widgets import footer
 from tests.support.fake_verbs import make_step, plan_of
 from tests.tui import scenes
 from tests.tui.conftest import until
-from tests.tui.driving import on_screen, running, status
+from tests.tui.driving import SIZES, on_screen, picture, running, status
 
 App = Callable[..., HvtuiApp]
 
@@ -132,3 +133,31 @@ async def test_what_belongs_to_the_line_being_typed_goes_with_it():
         assert "jobs" in status(pilot)
         await pilot.press("escape")
         await until(pilot, lambda: "done it" in status(pilot))
+
+
+@SIZES
+async def test_jobs_beyond_those_that_run_at_once_are_seen_to_wait_and_can_be_cancelled(
+    app_on: App, simulated: Host, journal: Journal, tmp_path: Path, size: tuple[int, int]
+):
+    app = app_on(simulated)
+    names = [f"vm-{number}" for number in range(bridge.PARALLEL_JOBS + 2)]
+    for name in names:
+        (tmp_path / f"{name}.pause").touch()
+    plans = [plan_of([make_step(tmp_path / name)], vm=name, title=f"Make {name}", uri=simulated.uri) for name in names]
+    async with running(app, size) as pilot:
+        app.run_worker(app.propose(plans))
+        await until(pilot, lambda: f"+{bridge.PARALLEL_JOBS - 1} more, 2 wait" in status(pilot))
+        await pilot.press("J")
+        await on_screen(pilot, JobsScreen)
+        await until(pilot, lambda: picture(pilot).count("waits for a free slot") >= 2)
+        assert app.bridge.running_here == len(names)
+        waiting = [job for job in journal.jobs() if job.state.value == "queued"]
+        assert len(waiting) == 2
+        jobs.cancel(waiting[0].id, journal)
+        await until(pilot, lambda: "is cancelled in its turn" in picture(pilot))
+        for name in names:
+            (tmp_path / f"{name}.pause").unlink()
+        await until(pilot, lambda: all(job.state.is_over for job in journal.jobs()))
+        assert sorted(job.state.value for job in journal.jobs()) == ["cancelled", *["done"] * (len(names) - 1)]
+        assert not (tmp_path / (waiting[0].vm_name or "")).exists()
+        await until(pilot, lambda: app.bridge.running_here == 0)

@@ -20,7 +20,7 @@ from hvtui.tui.widgets.page import Row, row
 from vm.template_model import ImageRole, Template
 
 _CHOSEN_FROM = ("template", "hardware", "guest")
-_OF_GUESTS = frozenset({"guest", "user", "ssh_key"})
+_OF_GUESTS = frozenset({"guest", "user", "ssh_key", "user_data"})
 _NO_TEMPLATE = (
     row("There is no template yet, and VMs are deployed from one.", style="bold", indent=2),
     row("esc, then T: the templates. There, a adds one.", style="$text-muted", indent=2),

@@ -16,6 +16,8 @@ from textual.widgets import OptionList
 from host.errors import HvtuiError
 from host.events import Event
 from host.text import fit, printable
+from hvtui.tui import keymap
+from hvtui.tui.actions import action_named
 from hvtui.tui.key_words import in_keys
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets.choice_list import ChoiceList
@@ -50,6 +52,7 @@ class DriftScreen(HvtuiScreen):
         self.vm = vm
         self.drift: Drift | None = None
         self._problem: HvtuiError | None = None
+        self._other = ""  # the template to compare with; empty: its own
 
     def body(self) -> Iterable[Widget]:
         yield Page(self._title(), id="title")
@@ -86,7 +89,8 @@ class DriftScreen(HvtuiScreen):
         from vm.drift import compare
 
         try:
-            self.drift = await self.hvtui.bridge.call(compare, self.hvtui.services.host, self.vm)
+            host = self.hvtui.services.host
+            self.drift = await self.hvtui.bridge.call(compare, host, self.vm, template=self._other)
             self._problem = None
         except HvtuiError as error:
             self.drift, self._problem = None, error
@@ -115,13 +119,15 @@ class DriftScreen(HvtuiScreen):
             return [row(f"{name} and its template", style="bold", indent=1)]
         profile = f", profile {printable(self.drift.profile, limit=40)}" if self.drift.profile else ""
         template = f"{printable(self.drift.template, limit=60)} revision {self.drift.revision}{profile}"
+        template += ", not its own" if self.drift.other else ""
         return [row(Content.assemble((name, "bold"), (f"   against {template}", "$text-muted")), indent=1)]
 
     def _detail(self) -> list[Row]:
         if self._problem is not None:
             remedy = printable(in_keys(self._problem.remedy), limit=400)
             rows = [row(printable(str(self._problem), limit=400), mark="×", style="$text-error")]
-            return [row(), *rows, *([row(remedy, style="$text-muted")] if remedy else [])]
+            rows += [row(remedy, style="$text-muted")] if remedy else []
+            return [row(), *rows, row(), _choose_row()]
         if self.drift is None:
             return [row(), row("comparing…", style="$text-muted", indent=3)]
         rows = [] if self.drift.differences else [row(), row("It is as its template and profile say.", mark="✓")]
@@ -170,8 +176,35 @@ class DriftScreen(HvtuiScreen):
         if self.is_mounted:
             self.read_again()
 
+    async def choose_template(self) -> None:
+        """Ask which template to compare with, and compare."""
+        from hvtui.tui.screens.choice import ChoiceScreen
+        from vm import library
+
+        found = await self.hvtui.bridge.call(library.read, self.hvtui.services.host)
+        own = self.vm.config.template if self.vm.config is not None else ""
+        names = sorted({each.name for each in found.templates} | ({own} if own else set()))
+        if not names:
+            self.say("there is no template to compare with", "warn")
+            return
+        about = {each.name: printable(each.description, limit=60) for each in found.templates}
+        choices = [
+            (name, printable(name, limit=40), "its own" if name == own else about.get(name, "")) for name in names
+        ]
+        now = self.drift.template if self.drift is not None else own
+        question = f"Compare {printable(self.vm.name, limit=30)} with which template?"
+        chosen = await self.hvtui.push_screen_wait(ChoiceScreen(question, choices, chosen=now, verb="compare"))
+        if chosen is not None and self.is_mounted:
+            self._other = "" if chosen == own else chosen
+            self.read_again()
+
     def leave(self) -> None:
         self.hvtui.back()
+
+
+def _choose_row() -> Row:
+    key = keymap.shown_key(action) if (action := action_named("drift.template")) is not None else ""
+    return row(Content.assemble((key, "bold $accent"), ("  compares it with a template of your choice", "$text-muted")))
 
 
 def _columns(what: str, expected: str, found: str) -> str:

@@ -35,10 +35,9 @@ class ImportScreen(FormScreen[Plan]):
         return import_form.is_shown(field, self._kind)
 
     def key_of(self, about: str) -> str | None:
-        return super().key_of(about) or ("path" if about and about in self._said_paths() else None)
-
-    def _said_paths(self) -> set[str]:
-        return {self.value("path").strip(), str(import_form.path_of(self.value("path")))}
+        """Errors about a file name the file."""
+        is_path = about.startswith("/") and about == str(import_form.path_of(self.value("path")))
+        return super().key_of(about) or ("path" if is_path else "more" if about.startswith("/") else None)
 
     async def make(self) -> Plan:
         call, host, values = self.hvtui.bridge.call, self.hvtui.services.host, self.values()

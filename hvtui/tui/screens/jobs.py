@@ -175,13 +175,13 @@ class JobsScreen(HvtuiScreen):
     async def undo_job(self) -> None:
         """Take a finished job back, where its steps have an inverse; the plan is shown first. Of a set: all VMs' jobs
         that are done."""
-        from hvtui.tui import vm_handlers
+        from hvtui.tui import undo_handlers
 
         if (job_set := self.selected_set) is not None:
-            await vm_handlers.undo_all(self.hvtui, job_set.main)
+            await undo_handlers.undo_all(self.hvtui, job_set.main)
             return
         if (job := self._chosen()) is not None:
-            await vm_handlers.undo(self.hvtui, job)
+            await undo_handlers.undo(self.hvtui, job)
 
     async def _agreed(self, *plans: Plan) -> bool:
         agreed = await self.hvtui.push_screen_wait(PlanScreen(plans))

@@ -8,6 +8,7 @@ from host.job_model import Job, JobSet, JobState, in_sets
 from host.text import printable
 from hvtui.tui import keymap
 from hvtui.tui.actions import Target, actions_for
+from hvtui.tui.job_text import waiting_words, waits_alone
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets import charts
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
@@ -50,7 +51,7 @@ class StatusLine(Lines):
         if not self._jobs:
             return [line_of(between(said, [], width), width, palette)]
         if text:
-            return [line_of(between(said, [(f"  {len(self._jobs)} running ", "dim")], width), width, palette)]
+            return [line_of(between(said, [(f"  {_counts(self._jobs)} ", "dim")], width), width, palette)]
         return [line_of(job_spans(self._jobs, width), width, palette)]
 
 
@@ -62,8 +63,20 @@ def job_spans(jobs: Sequence[Job | JobSet], width: int) -> list[Span]:
     """The oldest running job with its step, bar and note (or a set with its count and bar), and how many others run."""
     job = jobs[-1]
     left = _set_spans(job) if isinstance(job, JobSet) else _job_spans(job)
-    more: list[Span] = [(f"  +{len(jobs) - 1} more ", "dim")] if len(jobs) > 1 else []
+    others = [each for each in jobs[:-1] if not waits_alone(each)]
+    waiting = len(jobs) - 1 - len(others)
+    words = [f"+{len(others)} more"] if others else []
+    words += [f"{waiting} wait{'' if waiting > 1 else 's'}"] if waiting else []
+    more: list[Span] = [(f"  {', '.join(words)} ", "dim")] if words else []
     return between(left, more, width)
+
+
+def _counts(jobs: Sequence[Job | JobSet]) -> str:
+    """ "4 running, 26 wait"."""
+    waiting = sum(waits_alone(job) for job in jobs)
+    words = [f"{len(jobs) - waiting} running"] if len(jobs) > waiting else []
+    words += [f"{waiting} wait{'' if waiting > 1 else 's'}"] if waiting else []
+    return ", ".join(words)
 
 
 def _set_spans(job_set: JobSet) -> list[Span]:
@@ -78,6 +91,8 @@ def _set_spans(job_set: JobSet) -> list[Span]:
 def _job_spans(job: Job) -> list[Span]:
     step = job.current_step
     left: list[Span] = [(f" job {job.id}  ", "dim"), (printable(job.title, limit=40), "text")]
+    if waits_alone(job):
+        return [*left, (f"   {waiting_words(job)}", "dim")]
     if len(job.steps) > 1 and step is not None:
         left.append((f"   {step.index + 1} of {len(job.steps)}", "dim"))
     if len(job.steps) > 1 or step is None or step.fraction is not None:
