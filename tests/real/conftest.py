@@ -81,6 +81,32 @@ def real_host(private_daemon: PrivateLibvirtd) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
+def second_daemon() -> Iterator[PrivateLibvirtd]:
+    """Another libvirtd of the run's own, as another host would have: its files, its VMs, its pool `default`."""
+    reason = why_not()
+    if reason:
+        _cannot_run(reason)
+    with PrivateLibvirtd() as daemon:
+        connection = libvirt.open(daemon.uri)
+        connection.storagePoolDefineXML(POOL.format(path=daemon.images)).create()
+        connection.close()
+        yield daemon
+
+
+@pytest.fixture
+def second_host(second_daemon: PrivateLibvirtd) -> Iterator[Host]:
+    """A fresh Host on the second libvirtd; what the test leaves is removed."""
+    host = open_host(second_daemon.uri, name="second")
+    host.connection()
+    yield host
+    host.close()
+    second_daemon.thaw()
+    if not second_daemon.libvirtd_pids():
+        second_daemon.start()
+    _clean(second_daemon)
+
+
+@pytest.fixture(scope="session")
 def tiny_guest() -> tiny.TinyGuest:
     """The built-in guest, from the cache or built now (its kernel package comes from the distribution)."""
     with pytest.MonkeyPatch.context() as patch:
