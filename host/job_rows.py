@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from host.job_codec import from_text, lanes_to_json, plan_to_json, storable, to_text
 from host.job_model import Job, JobState, JobStep, StepState
-from host.job_rules import names_a_vm, pending_steps
+from host.job_rules import holds, names_a_vm, pending_steps
 from host.plan import Plan
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ SetWords: TypeAlias = tuple[str, tuple[str, ...]]  # its title and its command
 COLUMNS = (
     "id, state, user, host_uri, created_at, started_at, finished_at, error, remedy, exit_code, kept, keep_failed, "
     "cancel_requested, undone_by, set_id, is_preparation, is_paused"
+)
+
+
+# What changes about a job as it goes on, as long as it belongs to the claim.
+WRITE_JOB = (
+    "UPDATE jobs SET state = ?, holds = ?, kept = ?, started_at = ?, finished_at = ?, error = ?, remedy = ?, "
+    "exit_code = ? WHERE id = ? AND claim = ?"
 )
 
 
@@ -43,14 +50,31 @@ def new_row(plan: Plan, *, user: str, claim: str, keep_failed: bool, created_at:
     }
 
 
+def job_values(job: Job) -> tuple[Any, ...]:
+    """The values of WRITE_JOB before the id and the claim."""
+    return (
+        job.state.value,
+        holds(job),
+        job.kept,
+        iso(job.started_at),
+        iso(job.finished_at),
+        storable(job.error),
+        storable(job.remedy),
+        job.exit_code,
+    )
+
+
 def step_values(job_id: int, step: JobStep) -> tuple[Any, ...]:
     """The values of a step's row, in the table's order."""
     result = None if step.result is None else to_text(step.result)
     return (job_id, step.index, step.state.value, step.fraction, storable(step.note), storable(step.error), result)
 
 
-def job_from(row: sqlite3.Row, plan: Plan, of_set: SetWords, steps: Mapping[int, sqlite3.Row]) -> Job:
-    """The job of a row with COLUMNS. Raises ValueError, TypeError for a damaged one."""
+def job_from(
+    row: sqlite3.Row, plan: Plan, of_set: SetWords, steps: Mapping[int, sqlite3.Row], queue: Mapping[int, str]
+) -> Job:
+    """The job of a row with COLUMNS; `queue` says what those in line wait for. Raises ValueError, TypeError for a
+    damaged row."""
     return Job(
         id=row["id"],
         title=plan.title,
@@ -77,6 +101,7 @@ def job_from(row: sqlite3.Row, plan: Plan, of_set: SetWords, steps: Mapping[int,
         set_command=of_set[1],
         is_preparation=bool(row["is_preparation"]),
         is_paused=bool(row["is_paused"]) and row["state"] == JobState.QUEUED,
+        waits_for=queue.get(row["id"], ""),
     )
 
 

@@ -10,10 +10,12 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host.errors import HvtuiError
+from host.paths import state_directory
 
 if TYPE_CHECKING:
     import sqlite3
@@ -223,3 +225,16 @@ def _one_process(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def set_aside(path: Path | None = None) -> Path:
+    """Move a damaged journal away, for the user who asked for it, so that a new one begins. Returns where it is."""
+    with journal_errors(path or Path("journal.db")):
+        source = path or state_directory() / "journal.db"
+        directory = source.with_name(f"{source.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        directory.mkdir(mode=0o700)
+        for suffix in ("", "-wal", "-shm"):
+            part = source.with_name(source.name + suffix)
+            if part.exists():
+                part.rename(directory / part.name)
+    return directory

@@ -1,8 +1,9 @@
 """Sets of jobs: what one request changes on several VMs, each VM a job of its own, all run by one process.
 
-The preparations run first, one after the other; then the VMs' jobs, a few beside each other. One that fails rolls back
-only itself and stops no other; a preparation that does not get done stops all that come after it. What a set and its
-members are stands in the journal, so that every function works from any process. The jobs themselves are host.jobs'.
+The preparations run first, one after the other; then the VMs' jobs, a few beside each other, each on its own host. One
+that fails rolls back only itself, and one that waits for its turn (host.job_queue) holds up no other; a preparation
+that does not get done stops all that come after it. What a set and its members are stands in the journal, so that every
+function works from any process. The jobs themselves are host.jobs'.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from host import job_process, jobs
-from host.connection import Host
+from host.connection import Host, open_host
 from host.errors import Cancelled, HvtuiError, TimedOut, UsageError, WrongState
 from host.job_engine import PATIENCE, OnUpdate, Patience
 from host.job_model import Job, JobSet, JobState
+from host.job_queue import Door
 from host.job_rules import (
     ALIVE,
     HEADLESS,
@@ -36,6 +39,7 @@ from host.plan import PlanSet
 _log = logging.getLogger(__name__)
 
 WORKERS = 4  # a libvirtd serves five requests of a client at once (max_client_requests); one is left for the others
+MOST_AT_ONCE = 16  # of those with lanes, which mostly wait: moves between hosts
 POLL_S = 0.05
 OnSetUpdate = Callable[[tuple[Job, ...]], None]
 
@@ -44,7 +48,8 @@ def create(plan_set: PlanSet, journal: Journal, *, keep_failed: bool = False) ->
     """QUEUED jobs for all preparations and plans, in this order, each of which holds its VM from now on; all or none.
 
     `set_id` of each is the first one's id. `keep_failed`: do not roll back what fails. Raises Blocked (and the like),
-    Busy (another job holds one of the VMs), UsageError (nothing to do, or not all on one host), JournalFailed.
+    Busy (another job holds one of the VMs), UsageError (nothing to do, or on several hosts of which one is simulated in
+    this process), JournalFailed.
     """
     plan_set.raise_if_blocked()
     _check(plan_set)
@@ -65,21 +70,26 @@ def run_set(
     patience: Patience = PATIENCE,
 ) -> tuple[Job, ...]:
     """Run the QUEUED members of a set in this process: the preparations in this thread, then the VMs' jobs in threads,
-    WORKERS of them. Returns all members when none is left to run, each as `jobs.run` does.
+    WORKERS of them, and more that have lanes. `host` is that of one of them; the others' are opened here. Returns all
+    members when none is left to run, each as `jobs.run` does.
 
     `on_update` gets a job at each of its journalled changes, in its thread. Raises NotFound, UsageError (another host's
     jobs), JournalFailed.
     """
     found = JobSet(journal.members(set_id))
-    jobs.check_host(found.jobs[0].host_uri, host)
+    _check_host(found.jobs, host)
     claims = journal.queued_claims([job.id for job in found.jobs])
-
-    def run(job: Job) -> Job:
-        return _ended(job, host, journal, on_update, patience)
-
     try:
-        if _prepare(found.preparations, journal, run):
-            _side_by_side([job for job in found.main if job.state is JobState.QUEUED], run)
+        with hosts(host) as host_at:
+
+            def run(job: Job) -> Job:
+                return _ended(job, host_at(job.host_uri), journal, on_update, patience)
+
+            def run_taken(job: Job, claim: str) -> None:
+                jobs.run_taken(job, claim, host_at(job.host_uri), journal, on_update, patience=patience)
+
+            if _prepare(found.preparations, journal, run):
+                _side_by_side([job for job in found.main if job.state is JobState.QUEUED], journal, run_taken)
     finally:
         for claim in claims:  # of those that could not begin, because the journal cannot be written
             job_process.release(claim)
@@ -101,7 +111,8 @@ def start_detached_set(
     start (all jobs have then failed).
     """
     _check(plan_set)
-    jobs.check_host(plan_set.plans[0].host_uri, host)
+    if host.uri not in {plan.host_uri for plan in (*plan_set.preparations, *plan_set.plans)}:
+        jobs.check_host(plan_set.plans[0].host_uri, host)
     return start_set(create(plan_set, journal, keep_failed=keep_failed), host, journal, program=program)
 
 
@@ -135,7 +146,7 @@ def restart_set(set_id: int, host: Host, journal: Journal, *, program: Sequence[
     Raises WrongState (all are done, or some run), Busy, NotFound, UsageError (another host's jobs), JournalFailed.
     """
     journal.recover()
-    jobs.check_host(journal.members(set_id)[0].host_uri, host)
+    _check_host(journal.members(set_id), host)
     return start_set(journal.claim_set(set_id, accept=RESTARTABLE), host, journal, program=program)
 
 
@@ -191,11 +202,37 @@ def _check(plan_set: PlanSet) -> None:
     plans = (*plan_set.preparations, *plan_set.plans)
     if not plan_set.plans:
         raise UsageError("there is nothing to do", about=plan_set.title)
-    if len({plan.host_uri for plan in plans}) > 1:
-        raise UsageError("one set works on one host", about=plan_set.title)
-    names = Counter(plan.vm_name or plan.vm_uuid or "" for plan in plans if names_a_vm(plan))
-    if (twice := names.most_common(1)) and twice[0][1] > 1:
-        raise UsageError("it is named twice, and a set changes each VM once", about=twice[0][0])
+    uris = {plan.host_uri for plan in plans}
+    if len(uris) > 1 and any(is_in_process(uri) for uri in uris):
+        raise UsageError("a simulated host has no part in a set of several hosts", about=plan_set.title)
+    named = Counter((plan.host_uri, plan.vm_name or plan.vm_uuid or "") for plan in plans if names_a_vm(plan))
+    if (twice := named.most_common(1)) and twice[0][1] > 1:
+        raise UsageError("it is named twice, and a set changes each VM once", about=twice[0][0][1])
+
+
+def _check_host(members: Sequence[Job], host: Host) -> None:
+    """`host` must be that of one of the members. Raises UsageError."""
+    if host.uri not in {job.host_uri for job in members}:
+        jobs.check_host(members[0].host_uri, host)
+
+
+@contextmanager
+def hosts(host: Host) -> Iterator[Callable[[str], Host]]:
+    """The Host of a URI: `host`, or one that is opened once for all and closed in the end."""
+    known, lock = {host.uri: host}, threading.Lock()
+
+    def host_at(uri: str) -> Host:
+        with lock:
+            if uri not in known:
+                known[uri] = open_host(uri)
+            return known[uri]
+
+    try:
+        yield host_at
+    finally:
+        for other in known.values():
+            if other is not host:
+                other.close()
 
 
 def _ended(job: Job, host: Host, journal: Journal, on_update: OnUpdate | None, patience: Patience) -> Job:
@@ -231,28 +268,65 @@ def _call_off(preparation: Job, journal: Journal) -> None:
     journal.end_queued(preparation.set_id or preparation.id, called_off)
 
 
-def _side_by_side(waiting: Sequence[Job], run: Callable[[Job], Job]) -> None:
-    """Run jobs in threads, a few at a time. What goes wrong with the journal ends that job's thread, not the others."""
-    left = deque(waiting)
+class _Threads:
+    """The threads of the members that run: the few that work all the time are for those without lanes."""
 
-    def work() -> None:
-        while left:
-            try:
-                job = left.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                run(job)
-            except HvtuiError as error:
-                _log.warning("job %d ended without its journal: %s", job.id, error)
+    def __init__(self, run: Callable[[Job, str], None]) -> None:
+        self._run = run
+        self._have_lanes: dict[int, bool] = {}  # of the jobs that run now
+        self._threads: list[threading.Thread] = []
+        self.changed = threading.Event()
 
-    threads = [
-        threading.Thread(target=work, name=f"set-{number}", daemon=True) for number in range(min(WORKERS, len(left)))
-    ]
-    for thread in threads:
+    def has_room(self, job: Job) -> bool:
+        """True when a thread is free for that job."""
+        running = tuple(self._have_lanes.values())
+        return len(running) < MOST_AT_ONCE if job.plan.lanes else running.count(False) < WORKERS
+
+    def begin(self, job: Job, claim: str) -> None:
+        """Run the job in a thread of its own. What goes wrong with the journal ends that thread, not the others."""
+        self._have_lanes[job.id] = bool(job.plan.lanes)
+        thread = threading.Thread(target=self._work, args=(job, claim), name=f"job-{job.id}", daemon=True)
+        self._threads.append(thread)
         thread.start()
-    for thread in threads:
-        thread.join()
+
+    def _work(self, job: Job, claim: str) -> None:
+        try:
+            self._run(job, claim)
+        except HvtuiError as error:
+            _log.warning("job %d ended without its journal: %s", job.id, error)
+        finally:
+            del self._have_lanes[job.id]
+            self.changed.set()
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for thread in self._threads:
+            thread.join()
+
+
+def _side_by_side(members: Sequence[Job], journal: Journal, run: Callable[[Job, str], None]) -> None:
+    """Run each of these QUEUED jobs when it is its turn and a thread is free."""
+    left = {job.id: job for job in members}
+    claims = {job.id: job_process.claim_here() for job in members}
+    door, threads = Door(journal), _Threads(run)
+    threads.changed.set()
+    try:
+        while left:
+            has_changed = threads.changed.is_set()
+            threads.changed.clear()
+            may_begin = [job.id for job in left.values() if threads.has_room(job)]
+            if may_begin and (has_changed or door.may_be_open(*may_begin)):
+                taken, waiting = journal.enter({job_id: claims[job_id] for job_id in may_begin})
+                for job_id in {*may_begin} - waiting:  # the one taken, and those that somebody else ended or took
+                    del left[job_id]
+                if taken is not None:
+                    threads.begin(taken, claims.pop(taken.id))
+                    threads.changed.set()  # the next one's turn may be now
+            threads.changed.wait(POLL_S)
+    finally:
+        threads.join()
+        for claim in claims.values():
+            job_process.release(claim)
 
 
 def _run_here(set_id: int, host: Host, journal: Journal) -> None:

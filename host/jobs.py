@@ -18,6 +18,7 @@ from host.connection import Host
 from host.errors import HvtuiError, NotFound, TimedOut, UsageError, WrongState
 from host.job_engine import PATIENCE, OnUpdate, Patience, Work, roll_back, run_steps
 from host.job_model import Job, JobState, JobStep
+from host.job_queue import wait_for_turn
 from host.job_rules import ALIVE, HEADLESS, RESTARTABLE, in_words, interrupted, is_in_process, what_now
 from host.journal import Journal
 from host.plan import Blocker, Danger, Plan, Step
@@ -52,7 +53,8 @@ def run(
     *,
     patience: Patience = PATIENCE,
 ) -> Job:
-    """Run a QUEUED job in this thread. Returns it as DONE, FAILED, CANCELLED or INTERRUPTED, with `exit_code`.
+    """Run a QUEUED job in this thread, when it is its turn (host.job_queue). Returns it as DONE, FAILED, CANCELLED or
+    INTERRUPTED, with `exit_code`.
 
     `on_update` gets the job at each journalled change, in this thread. Raises WrongState (somebody else runs it, or it
     is over), UsageError (another host's job), JournalFailed (the job is then found interrupted).
@@ -339,11 +341,30 @@ def _work(
 ) -> Job:
     claim = job_process.claim_here()
     try:
-        job = journal.claim(job_id, claim, accept=accept, state=JobState.RUNNING)
+        if JobState.QUEUED not in accept:
+            journal.claim(job_id, claim, accept=accept, state=JobState.QUEUED)
+        job = wait_for_turn(job_id, claim, journal, on_update)
         work = Work(job, claim, host=host, journal=journal, on_update=on_update, patience=patience)
         if keep_failed:
             work.change(keep_failed=True)
         with closing(work):
+            return run_steps(work)
+    finally:
+        job_process.release(claim)
+
+
+def run_taken(
+    job: Job,
+    claim: str,
+    host: Host,
+    journal: Journal,
+    on_update: OnUpdate | None = None,
+    *,
+    patience: Patience = PATIENCE,
+) -> Job:
+    """As `run`, of a job that was taken for `claim` already (host.journal's `enter`)."""
+    try:
+        with closing(Work(job, claim, host=host, journal=journal, on_update=on_update, patience=patience)) as work:
             return run_steps(work)
     finally:
         job_process.release(claim)

@@ -14,20 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from host import job_process, secrets
+from host import job_process, job_turns, secrets
 from host.errors import Busy, Conflict, NotFound, UsageError, WrongState
 from host.job_codec import from_text, storable, to_text
 from host.job_codec import plan_from_json as plan_from_json
 from host.job_codec import plan_to_json as plan_to_json
 from host.job_holders import holders, holders_of
 from host.job_model import Job, JobState
-from host.job_rows import COLUMNS, SetWords, iso, job_from, new_row, step_values
+from host.job_pruning import forget_old
+from host.job_rows import COLUMNS, WRITE_JOB, SetWords, iso, job_from, job_values, new_row, step_values
 from host.job_rules import (
     ALIVE,
     HEADLESS,
     SECRETS_OF_A_SET_KEPT,
     busy,
-    holds,
     in_words,
     interrupted,
     is_over_for_good,
@@ -35,6 +35,7 @@ from host.job_rules import (
     what_now,
 )
 from host.job_schema import ClaimLost, damaged, journal_errors, open_database, roll_back
+from host.job_schema import set_aside as set_aside
 from host.paths import state_directory
 from host.plan import Plan, PlanSet
 
@@ -230,6 +231,33 @@ class Journal:
         job_process.release(former)
         return job
 
+    def enter(self, claims: Mapping[int, str]) -> tuple[Job | None, frozenset[int]]:
+        """Take that one of these QUEUED jobs whose turn it is (host.job_queue) for its claim, as RUNNING, if there is
+        one; the others stand in line, each with its claim. Returns the one, and those that wait now."""
+        with self._writing() as database:
+            queued, former = job_turns.stand_in_line(database, claims)
+            job_id = job_turns.next_in_line(database, queued)
+            job = self._take(database, self.job(job_id), claims[job_id], JobState.RUNNING) if job_id else None
+        for claim in former:
+            job_process.release(claim)
+        return job, queued - {job_id}
+
+    def has_turn(self, job_ids: Sequence[int]) -> bool:
+        """True when it is the turn of one of these jobs that wait, or one waits no longer: `enter` tells which."""
+        with self._reading():
+            is_over = len(self.queued_claims(job_ids)) < len(job_ids)
+            return is_over or job_turns.next_in_line(self._database, job_ids) is not None
+
+    def change_queued(self, job_ids: Sequence[int], change: Callable[[sqlite3.Connection], None]) -> tuple[Job, ...]:
+        """Change how these QUEUED jobs wait. Raises WrongState when one is not QUEUED, NotFound; then none changes."""
+        with self._writing() as database:
+            found = [self.job(job_id) for job_id in job_ids]
+            for job in found:
+                if job.state is not JobState.QUEUED:
+                    raise WrongState(f"it {in_words(job.state)}", about=f"job {job.id}", remedy=what_now(job))
+            change(database)
+            return tuple(self.job(job_id) for job_id in job_ids)
+
     def claim_set(self, set_id: int, *, accept: Collection[JobState]) -> tuple[Job, ...]:
         """Take all members of a set that are in one of the states `accept`, as QUEUED, in one transaction, each with a
         claim of this process. Raises WrongState when there are none or one is alive, Busy, NotFound."""
@@ -257,8 +285,13 @@ class Journal:
     def _take(self, database: sqlite3.Connection, job: Job, claim: str, state: JobState) -> Job:
         self._refuse_if_held(job.plan, own_id=job.id)
         cancelled = job.cancel_requested and job.state is JobState.QUEUED
-        values = (claim, cancelled, job.id)
-        database.execute("UPDATE jobs SET claim = ?, cancel_requested = ? WHERE id = ?", values)
+        was_queued = job.state is JobState.QUEUED
+        values = (claim, cancelled, was_queued, was_queued, job.id)
+        database.execute(
+            "UPDATE jobs SET claim = ?, cancel_requested = ?, is_ready = 0, is_paused = is_paused AND ?, "
+            "position = position * ? WHERE id = ?",
+            values,
+        )
         database.execute("DELETE FROM wishes WHERE job_id = ?", (job.id,))  # those were for the run before
         if is_over_for_good(job):
             database.execute("DELETE FROM steps WHERE job_id = ?", (job.id,))
@@ -273,7 +306,8 @@ class Journal:
         with self._writing() as database:
             values = (claim, *job_ids)
             database.execute(
-                f"UPDATE jobs SET claim = ? WHERE id IN ({_marks(job_ids)}) AND state = 'queued'",  # noqa: S608
+                f"UPDATE jobs SET claim = ? WHERE id IN ({_marks(job_ids)}) "  # noqa: S608
+                "AND state = 'queued' AND NOT is_ready",
                 values,
             )
 
@@ -327,25 +361,12 @@ class Journal:
     def prune(self) -> None:
         """Forget all but the newest `keep` of the jobs that are over. Those that live, that were interrupted, or that
         left something behind are not over, however old they are. A set goes as a whole."""
-        over = "NOT holds AND NOT kept AND state NOT IN ('queued', 'running', 'interrupted')"
         with self._writing() as database:
-            nth = f"SELECT id FROM jobs WHERE {over} ORDER BY id DESC LIMIT 1 OFFSET ?"  # noqa: S608 - a constant
-            last = database.execute(nth, (self.keep,)).fetchone()
-            if last is None:
-                return
-            needed = f"SELECT set_id FROM jobs WHERE set_id IS NOT NULL AND (id > ? OR NOT ({over}))"  # noqa: S608
-            gone = database.execute(
-                f"DELETE FROM jobs WHERE {over} AND id <= ? "  # noqa: S608 - constants
-                f"AND (set_id IS NULL OR set_id NOT IN ({needed})) RETURNING id",
-                (last["id"], last["id"]),
-            ).fetchall()
-            database.executemany("DELETE FROM steps WHERE job_id = ?", [(row["id"],) for row in gone])
-            database.executemany("DELETE FROM wishes WHERE job_id = ?", [(row["id"],) for row in gone])
-            database.execute("DELETE FROM sets WHERE id NOT IN (SELECT set_id FROM jobs WHERE set_id IS NOT NULL)")
-        for row in gone:
+            gone = forget_old(database, keep=self.keep)
+        for job_id in gone:
             with journal_errors(self.path):
-                self.log_path(row["id"]).unlink(missing_ok=True)
-            secrets.remove(row["id"], state=self.path.parent)
+                self.log_path(job_id).unlink(missing_ok=True)
+            secrets.remove(job_id, state=self.path.parent)
 
     # Inside
 
@@ -375,11 +396,14 @@ class Journal:
             steps: dict[int, dict[int, sqlite3.Row]] = {}
             for step in self._database.execute(f"SELECT * FROM steps WHERE job_id IN ({_marks(ids)})", ids):  # noqa: S608
                 steps.setdefault(step["job_id"], {})[step["position"]] = step
+            queue = job_turns.waiting_words(self._database) if any(row["state"] == "queued" for row in rows) else {}
             try:
                 self._read_plans(ids)
                 self._read_sets({row["set_id"] for row in rows if row["set_id"] is not None})
                 return tuple(
-                    job_from(row, self._plans[row["id"]], self._sets[row["set_id"] or 0], steps.get(row["id"], {}))
+                    job_from(
+                        row, self._plans[row["id"]], self._sets[row["set_id"] or 0], steps.get(row["id"], {}), queue
+                    )
                     for row in rows
                 )
             except (UsageError, ValueError, KeyError, TypeError) as error:
@@ -401,23 +425,7 @@ class Journal:
             self._sets[row["id"]] = (row["title"], tuple(from_text(row["command"])))
 
     def _write(self, database: sqlite3.Connection, job: Job, claim: str, steps: Iterable[int]) -> None:
-        values = (
-            job.state.value,
-            holds(job),
-            job.kept,
-            iso(job.started_at),
-            iso(job.finished_at),
-            storable(job.error),
-            storable(job.remedy),
-            job.exit_code,
-            job.id,
-            claim,
-        )
-        written = database.execute(
-            "UPDATE jobs SET state = ?, holds = ?, kept = ?, started_at = ?, finished_at = ?, error = ?, remedy = ?, "
-            "exit_code = ? WHERE id = ? AND claim = ?",
-            values,
-        )
+        written = database.execute(WRITE_JOB, (*job_values(job), job.id, claim))
         if not written.rowcount:
             raise ClaimLost("another process took it over", about=f"job {job.id}")
         database.executemany(
@@ -478,19 +486,6 @@ class Journal:
                 (iso(datetime.now(UTC) - SECRETS_OF_A_SET_KEPT),),
             )
             secrets.purge({row["id"] for row in rows}, state=self.path.parent)
-
-
-def set_aside(path: Path | None = None) -> Path:
-    """Move a damaged journal away, for the user who asked for it, so that a new one begins. Returns where it is."""
-    with journal_errors(path or Path("journal.db")):
-        source = path or state_directory() / "journal.db"
-        directory = source.with_name(f"{source.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
-        directory.mkdir(mode=0o700)
-        for suffix in ("", "-wal", "-shm"):
-            part = source.with_name(source.name + suffix)
-            if part.exists():
-                part.rename(directory / part.name)
-    return directory
 
 
 def _marks(values: Sequence[object]) -> str:

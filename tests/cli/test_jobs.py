@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from host import jobs
+from host import job_sets, jobs
 from host.connection import open_host
 from host.journal import Journal
+from host.plan import Lane, PlanSet
 from hvtui.cli import job as job_commands
 from tests.cli.conftest import Command
 from tests.support.fake_verbs import make_step, plan_of
@@ -123,3 +124,26 @@ def test_yes_and_no_are_written_alike_in_jobs_and_vms(hv: Command, simulated_uri
     shown = hv("job", "show", job_id).out
     assert "True" not in shown
     assert any(line.split() == ["kept", "yes"] for line in shown.splitlines())
+
+
+def test_waiting_jobs_are_paused_resumed_and_put_first(hv: Command, tmp_path: Path) -> None:
+    with Journal() as journal:
+        lane = Lane("host:lab1", 1)
+        for name in ("a", "b"):
+            jobs.create(plan_of([make_step(tmp_path / name)], vm=name, title=f"Move {name}", lanes=[lane]), journal)
+        assert hv("job", "pause", "1", "2").out == "Job 1: paused\nJob 2: paused\n"
+        assert [job["paused"] for job in hv("job", "list", "-o", "json").json] == [True, True]
+        assert "paused" in hv("job", "list").out
+        assert hv("job", "resume", "2").out == "Job 2: queued\n"
+        assert hv("job", "first", "2").out == "Job 2: queued, before the others\n"
+        assert hv("job", "first", "77").code == 3
+
+
+def test_a_set_is_paused_as_a_whole_or_one_of_it_alone(hv: Command, tmp_path: Path) -> None:
+    plans = tuple(plan_of([make_step(tmp_path / name)], vm=name) for name in ("a", "b"))
+    with Journal() as journal:
+        job_sets.create(PlanSet("Move them", plans, ("vm", "x")), journal)
+        hv("job", "pause", "1")
+        assert [job.is_paused for job in journal.members(1)] == [True, True]
+        hv("job", "resume", "1", "--only")
+        assert [job.is_paused for job in journal.members(1)] == [False, True]

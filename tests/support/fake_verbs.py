@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from host.errors import ConnectionLost, HvtuiError
-from host.plan import Plan, Step
+from host.plan import Lane, Plan, Step
 from host.steps import Args, Result, StepContext, StepVerb, register
 
 URI = "test+unix:///default"
@@ -114,8 +114,17 @@ def plan_of(
     uuid: str | None = None,
     title: str = "Make it",
     uri: str = URI,
+    lanes: Sequence[Lane] = (),
 ) -> Plan:
-    return Plan(title=title, host_uri=uri, steps=tuple(steps), command=("vm", "x"), vm_name=vm, vm_uuid=uuid)
+    return Plan(
+        title=title,
+        host_uri=uri,
+        steps=tuple(steps),
+        command=("vm", "x"),
+        vm_name=vm,
+        vm_uuid=uuid,
+        lanes=tuple(lanes),
+    )
 
 
 def plan_three(directory: Path, *, vm: str | None = "web") -> Plan:

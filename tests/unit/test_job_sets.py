@@ -201,7 +201,7 @@ def test_a_set_that_makes_no_sense_is_refused(journal: Journal, work: Path, host
     with pytest.raises(UsageError, match="named twice"):
         job_sets.create(replace(plan_set, plans=(plan_set.plans[0], plan_set.plans[0])), journal)
     elsewhere = replace(plan_set.plans[0], host_uri="test:///default")
-    with pytest.raises(UsageError, match="on one host"):
+    with pytest.raises(UsageError, match="a simulated host has no part"):
         job_sets.create(replace(plan_set, plans=(elsewhere,)), journal)
     with pytest.raises(UsageError, match="belongs to the host"):
         job_sets.start_detached_set(replace(plan_set, plans=(elsewhere,), preparations=()), host, journal)
