@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support import lab_files, lab_guard, lab_guest, lab_process, lab_setup, lab_spec, lab_tree
+from tests.support import lab_files, lab_guard, lab_guest, lab_process, lab_setup, lab_spec, lab_tree, private_libvirtd
 from tests.support.lab_host import LabHost
 from tests.support.lab_spec import ROOT, LabSpec
 
@@ -35,7 +35,9 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "a lab of hosts needs root"
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
-    return f"not installed: {', '.join(missing)}" if missing else lab_tree.why_not()
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    return private_libvirtd.why_not() or lab_tree.why_not()
 
 
 class Lab:
@@ -72,11 +74,10 @@ class Lab:
 
     def down(self) -> None:
         """End every process of the lab, and remove what it left."""
+        pid = self.pid()
+        lab_process.kill(pid, lab_process.start_time(pid))
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-        else:
-            pid = self.pid()
-            lab_process.kill(pid, lab_process.start_time(pid))
         deadline = time.monotonic() + _END_TIMEOUT_S
         while _in_use(self.name):
             if time.monotonic() > deadline:

@@ -31,6 +31,7 @@ from tests.support.lab_spec import BRIDGE, PREFIX_LENGTH, SEAT_ADDRESS, HostSpec
 NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc")
 CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP = "hvtui-lab"
+_REBOOTED = 133  # systemd-nspawn's exit code with --keep-unit
 
 
 def guard(directory: Path, owner: str, lock: int) -> None:
@@ -54,14 +55,17 @@ def init(directory: Path, owner: str, _lock: int) -> None:
     """The first process of the namespaces. Serves requests: "start HOST"."""
     _record(directory)
     subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
+    # systemd-nspawn keeps its own things there: they shall not be seen outside, nor outlive the lab.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     spec = lab_spec.read(directory)
     socket.sethostname("seat")
     _make_network()
     for host in spec.hosts:
         _make_root(spec, host)
-    signal.signal(signal.SIGCHLD, _reap)
     os.mkfifo(directory / "requests.new")
     requests = os.open(directory / "requests.new", os.O_RDWR)
+    started: dict[int, str] = {}
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(started, requests))
     (directory / "requests.new").rename(directory / "requests")
     inputs = [requests, sys.stdin.fileno()] if owner == "owned" else [requests]
     while True:
@@ -69,7 +73,8 @@ def init(directory: Path, owner: str, _lock: int) -> None:
         if requests not in readable:
             return  # the owner has ended
         for line in os.read(requests, 4096).decode().splitlines():
-            _start(spec, next(host for host in spec.hosts if f"start {host.name}" == line))
+            host = next(host for host in spec.hosts if f"start {host.name}" == line)
+            started[_start(spec, host)] = host.name
 
 
 def _record(directory: Path) -> None:
@@ -100,7 +105,8 @@ def _make_root(spec: LabSpec, host: HostSpec) -> None:
     lab_files.write_host(place / "root", spec, host)
 
 
-def _start(spec: LabSpec, host: HostSpec) -> None:
+def _start(spec: LabSpec, host: HostSpec) -> int:
+    """The pid of the systemd-nspawn that was started."""
     place = spec.directory / host.name
     shutil.rmtree(place / "run")  # /run does not outlive a loss of power
     (place / "run").mkdir()
@@ -127,6 +133,7 @@ def _start(spec: LabSpec, host: HostSpec) -> None:
             start_new_session=True,
         )
     process.returncode = 0  # _reap waits for it
+    return process.pid
 
 
 # Each host's systemd shall see its own services in its control groups, and no other host's.
@@ -147,10 +154,16 @@ def _cgroup_roots() -> list[Path]:
     return [path for path in (CGROUPS, CGROUPS / "systemd", CGROUPS / "unified") if (path / "cgroup.procs").exists()]
 
 
-def _reap(_number: int, _frame: object) -> None:
+def _reap(started: dict[int, str], requests: int) -> None:
+    """Reap whatever ended. A host that rebooted asks whoever manages it to start it again."""
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            name = started.pop(pid, "")
+            if name and os.waitstatus_to_exitcode(status) == _REBOOTED:
+                os.write(requests, f"start {name}\n".encode())
 
 
 if __name__ == "__main__":

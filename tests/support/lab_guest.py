@@ -38,7 +38,7 @@ done
 # The shell gives what it starts in the background /dev/null to read.
 _FIRST = """\
 #!/bin/busybox sh
-/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mknod /dev/null c 1 3
 /bin/busybox sh /lab-count &
 exec /init
 """

@@ -18,6 +18,7 @@ from tests.support.lab_spec import HostSpec, LabSpec
 
 START_TIMEOUT_S = 120.0
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "SHELL": "/bin/bash"}
+_FULL_DISK = "full-disk"
 _SOCKETS = ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")
 
 
@@ -86,7 +87,8 @@ class LabHost:
         return Path(f"/proc/{self.init_pid}/root") / path.lstrip("/")
 
     def connect(self) -> libvirt.virConnect:
-        """A connection of the caller's own to its libvirtd."""
+        """A connection of the caller's own to its libvirtd. What fails is raised and not printed as well."""
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
         return libvirt.open(self.uri)
 
     # Power
@@ -181,12 +183,15 @@ class LabHost:
         self._cable("up")
 
     def fill_disk(self, directory: str, *, free_bytes: int = 1024 * 1024) -> None:
-        """Hide a directory behind a file system with that little space, until `empty_disk` or the host's restart."""
-        self.run(["mount", "-t", "tmpfs", "-o", f"size={free_bytes}", "tmpfs", directory])
+        """Hide a directory behind a file system with that little space, until `empty_disks` or the host's restart."""
+        self.run(["mount", "-t", "tmpfs", "-o", f"size={free_bytes}", _FULL_DISK, directory])
 
-    def empty_disk(self, directory: str) -> None:
-        """End `fill_disk`: what was in the directory before is there again."""
-        self.run(["umount", "--lazy", directory])
+    def empty_disks(self) -> None:
+        """End every `fill_disk`: what was in the directories before is there again."""
+        for line in reversed(self.run(["cat", "/proc/mounts"]).stdout.splitlines()):
+            source, directory, *_ = line.split()
+            if source == _FULL_DISK:
+                self.run(["umount", "--lazy", directory])
 
     def log(self) -> str:
         """What the host's console and journal say, for a failed test."""
@@ -219,15 +224,19 @@ class LabHost:
                         return pid
         return 0
 
-    def _services_answer(self) -> bool:
+    def answers(self) -> bool:
+        """True when its libvirtd answers now."""
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(f"{self.directory}/run/libvirt-sock"):
                 return False
         with suppress(libvirt.libvirtError):
             self.connect().close()
-            units = ["systemctl", "is-active", "--quiet", "ssh.service", "libvirtd.service"]
-            return self.run(units, check=False).returncode == 0
+            return True
         return False
+
+    def _services_answer(self) -> bool:
+        units = ["systemctl", "is-active", "--quiet", "ssh.service", "libvirtd.service"]
+        return self.answers() and self.run(units, check=False).returncode == 0
 
     def _runtime_setting(self, text: str) -> None:
         """A drop-in of libvirtd's unit that is gone after the next start of the host; empty text removes it."""

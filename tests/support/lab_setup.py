@@ -11,6 +11,7 @@ from tests.support.lab_spec import LabSpec
 
 POOLS = {"shared": "/srv/shared/images", "default": "/var/lib/libvirt/images"}
 NETWORK = "default"  # Debian's own: NAT, with dnsmasq
+_NETWORK_FILE = "/usr/share/libvirt/networks/default.xml"
 _POOL = "<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"
 
 # From the lab's network, with its names and its keys, and otherwise as it is outside.
@@ -31,19 +32,22 @@ Host *
 
 
 def set_up(host: LabHost) -> None:
-    """Define and start the pools and the network of a host that runs; what is there already stays."""
+    """The pools and the network of a host that runs, defined, started, and started again with the host."""
     connection = host.connect()
     try:
-        there = {pool.name() for pool in connection.listAllStoragePools()}
+        pools = {pool.name(): pool for pool in connection.listAllStoragePools()}
         for name, path in POOLS.items():
-            if name not in there:
-                _start_pool(connection, name, path)
-        network = connection.networkLookupByName(NETWORK)
-        network.setAutostart(True)
-        if not network.isActive():
-            network.create()
+            _start(pools.get(name) or connection.storagePoolDefineXML(_POOL.format(name=name, path=path)))
+        networks = {network.name(): network for network in connection.listAllNetworks()}
+        _start(networks.get(NETWORK) or connection.networkDefineXML(host.path(_NETWORK_FILE).read_text()))
     finally:
         connection.close()
+
+
+def _start(thing: libvirt.virStoragePool | libvirt.virNetwork) -> None:
+    thing.setAutostart(True)
+    if not thing.isActive():
+        thing.create()
 
 
 def write_seat(spec: LabSpec) -> None:
@@ -53,9 +57,3 @@ def write_seat(spec: LabSpec) -> None:
     (spec.directory / "seat.ssh_config").write_text(_SSH_CONFIG.format(directory=spec.directory), encoding="utf-8")
     (spec.directory / "seat").write_text(_SEAT.format(directory=directory), encoding="utf-8")
     (spec.directory / "seat").chmod(0o755)
-
-
-def _start_pool(connection: libvirt.virConnect, name: str, path: str) -> None:
-    pool = connection.storagePoolDefineXML(_POOL.format(name=name, path=path))
-    pool.setAutostart(True)
-    pool.create()
