@@ -52,6 +52,7 @@ class MoveOptions:
     stuck: Stuck = Stuck.ASK
     patience_s: float = 300.0
     keep_source_disks: bool = False
+    eject: bool = False  # media that the target has not are taken out of their drives first
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,21 @@ class MoveDisk:
     backing: tuple[str, ...] = ()
     cache: str = ""
     is_network: bool = False
+    is_block: bool = False
+    target_pool_path: str = ""
+    target_backing: str = ""  # the nearest of `backing`, when the target has it too, at the same path
+    backing_format: str = ""
+    shareable: bool = False
+
+    @property
+    def is_local_file(self) -> bool:
+        """An image in the source's file system."""
+        return bool(self.source_path) and not self.is_network and not self.is_block
+
+    @property
+    def needs_copy(self) -> bool:
+        """Whether the target has to get a copy: media in drives are not copied, disks in a network are there."""
+        return self.device in {"disk", "lun"} and bool(self.source_path) and not self.is_network and not self.is_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,9 @@ class MovePicture:
     has_nvram: bool = False
     has_tpm: bool = False
     checkpoints: tuple[str, ...] = ()
+    is_persistent: bool = True
+    is_paused: bool = False
+    resident_bytes: int = 0  # of the guest's memory on its host; 0 when not known
 
     def blockers(self, kind: MoveKind) -> tuple[Check, ...]:
         """What keeps the VM from being moved in this way."""
@@ -155,3 +174,51 @@ class MovePicture:
     @property
     def warnings(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if not check.ok and not check.blocks)
+
+
+# What a plan is made from, and what its steps share
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """A disk that is copied: `path` is where the copy will be at the target, in `pool` as `volume` (the plan's mark is
+    in its name). With `backing` the copy builds on that image, which is at the target already; without, it holds
+    everything that the disk and the images below it hold."""
+
+    target: str  # vda
+    source_path: str
+    path: str
+    pool: str
+    volume: str
+    format: str
+    capacity_bytes: int
+    backing: str = ""
+    backing_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDraft:
+    """What the functions that plan a kind's steps get. `mark` is eight hexadecimal digits that only this plan has;
+    `copies` are the disks that this kind copies; `shared` the directories that `move.share` has to prove."""
+
+    kind: MoveKind
+    picture: MovePicture
+    request: MoveRequest
+    mark: str
+    copies: tuple[DiskCopy, ...] = ()
+    shared: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, bool | int | float | str]:
+        """The arguments that every step of a move has. `source` and `target` are the URIs as seen from here (`target`
+        is what StepContext.peer takes), `peer` is the target's URI as the source reaches it."""
+        return {
+            "uuid": self.picture.vm_uuid,
+            "name": self.picture.vm_name,
+            "source": self.picture.source_uri,
+            "target": self.picture.target_uri,
+            "source_name": self.picture.source_name,
+            "target_name": self.picture.target_name,
+            "peer": self.request.peer_uri or self.picture.target_uri,
+            "mark": self.mark,
+        }

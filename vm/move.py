@@ -1,0 +1,120 @@
+"""Plans the move of a VM to another host: looks at both, chooses how, and says what it will take.
+
+Each kind of move has a module that lists its steps: vm.move_live, vm.move_quick, vm.move_offline. This module changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TypeAlias
+
+from host.connection import Host
+from host.errors import UsageError
+from host.plan import Blocker, Danger, Plan, Step
+from vm.commands import host_blockers
+from vm.model import Vm
+from vm.move_checks import examine
+from vm.move_copies import copies_for, shared_directories
+from vm.move_forecast import forecast, in_words
+from vm.move_model import AUTOMATIC, Check, MoveDraft, MoveKind, MovePicture, MoveRequest
+
+StepsOf: TypeAlias = Callable[[MoveDraft], tuple[Step, ...]]
+
+# Where the steps of a kind are planned; a module is loaded when one of its kinds is chosen.
+_STEPS: dict[MoveKind, tuple[str, str]] = {
+    MoveKind.LIVE: ("vm.move_live", "live_steps"),
+    MoveKind.LIVE_STORAGE: ("vm.move_live", "live_storage_steps"),
+    MoveKind.QUICK: ("vm.move_quick", "quick_steps"),
+    MoveKind.OFFLINE: ("vm.move_offline", "offline_steps"),
+    MoveKind.DEFINITION: ("vm.move_offline", "definition_steps"),
+}
+
+
+def steps_of_kind(kind: MoveKind) -> StepsOf:
+    """The function that lists a kind's steps. Raises UsageError for STORAGE, which needs no other host."""
+    if kind not in _STEPS:
+        raise UsageError(f"a {kind} move stays on its host", remedy="Give the VM's disks a pool: hvtui vm move-disks")
+    module, name = _STEPS[kind]
+    found: StepsOf = getattr(import_module(module), name)
+    return found
+
+
+def choose_kind(picture: MovePicture, wanted: MoveKind | None = None) -> tuple[MoveKind, tuple[str, ...]]:
+    """How to move, and why each less disruptive way cannot be taken. Without `wanted` the first that can work; where
+    none can, the one with the fewest obstacles (its blockers then say why not)."""
+    if wanted is not None:
+        return wanted, ()
+    possible = [kind for kind in AUTOMATIC if _fits_state(picture, kind)]
+    why_not: list[str] = []
+    for kind in possible:
+        obstacles = picture.blockers(kind)
+        if not obstacles:
+            return kind, tuple(why_not)
+        why_not.append(f"{kind} cannot be: {'; '.join(check.reason for check in obstacles)}")
+    return min(possible, key=lambda kind: len(picture.blockers(kind))), ()
+
+
+def _fits_state(picture: MovePicture, kind: MoveKind) -> bool:
+    return (kind is MoveKind.OFFLINE) != picture.is_running
+
+
+def plan_move(source: Host, target: Host, vm: Vm, request: MoveRequest, *, command: tuple[str, ...] = ()) -> Plan:
+    """The plan that moves `vm` from `source` to `target`; long. `command` is what Plan.command becomes. Reads both
+    hosts. Raises NotFound, ConnectionLost, Denied, UsageError."""
+    picture = examine(source, target, vm, request)
+    kind, why_not = choose_kind(picture, request.kind)
+    return plan_of(source, picture, kind, request, why_not=why_not, command=command)
+
+
+def plan_of(
+    source: Host,
+    picture: MovePicture,
+    kind: MoveKind,
+    request: MoveRequest,
+    *,
+    why_not: Sequence[str] = (),
+    command: tuple[str, ...] = (),
+) -> Plan:
+    """The plan of a kind from what was read; no calls."""
+    mark = str(uuids.uuid4())[:8]
+    draft = MoveDraft(
+        kind,
+        picture,
+        request,
+        mark=mark,
+        copies=copies_for(picture, kind, mark),
+        shared=shared_directories(picture, kind),
+    )
+    blockers = tuple(_blocker(check) for check in picture.blockers(kind))
+    verb = "Copy the definition of" if kind is MoveKind.DEFINITION else "Move"
+    return Plan(
+        title=f"{verb} {picture.vm_name} to {picture.target_name} ({kind})",
+        host_uri=source.uri,
+        steps=steps_of_kind(kind)(draft) if not blockers else (),
+        command=command or _command(picture, kind),
+        vm_uuid=picture.vm_uuid,
+        vm_name=picture.vm_name,
+        danger=Danger.DISRUPTIVE if kind is MoveKind.QUICK else Danger.NONE,
+        warnings=tuple(check.reason for check in picture.warnings),
+        blockers=(*host_blockers(source), *blockers),
+        notes=(*why_not, *in_words(forecast(picture, kind, request.options)), *_in_order(picture)),
+        long=True,
+        also_on=(picture.target_uri,),
+    )
+
+
+def _blocker(check: Check) -> Blocker:
+    return Blocker(check.reason, check.remedy, exit_code=check.exit_code)
+
+
+def _in_order(picture: MovePicture) -> tuple[str, ...]:
+    return tuple(check.reason for check in picture.checks if check.ok and check.reason)
+
+
+def _command(picture: MovePicture, kind: MoveKind) -> tuple[str, ...]:
+    words = ("vm", "migrate", "--to", picture.target_uri, "--kind", kind.value)
+    separator = ("--",) if picture.vm_name.startswith("-") else ()
+    return (*words, *separator, picture.vm_name)

@@ -1,0 +1,71 @@
+"""Looks at both hosts of a move and says, check by check, what each kind of move would meet. Reads only.
+
+`examine` reads (vm.move_reading) and judges: the hosts (vm.move_checks_host), the VM (vm.move_checks_vm), its disks
+(vm.move_checks_disks). A check names the kinds that it makes impossible; one that blocks none is a warning.
+"""
+
+from __future__ import annotations
+
+from host.connection import Host
+from vm.model import Vm
+from vm.move_checks_disks import check_disks, read_disks
+from vm.move_checks_host import check_hosts
+from vm.move_checks_vm import check_vm
+from vm.move_kinds import ALL
+from vm.move_model import Check, Link, MovePicture, MoveRequest
+from vm.move_reading import SourceReading, TargetReading, read_source, read_target
+
+GIGABIT = Link(bytes_s=110e6, basis="assumed: 1 Gbit/s")
+
+
+def examine(
+    source: Host, target: Host, vm: Vm, request: MoveRequest, *, link: Link = GIGABIT, measure: bool = True
+) -> MovePicture:
+    """Everything that a plan needs. `link` is what is known of the way between the hosts; `measure` takes a second to
+    see how fast the guest writes to its memory. Raises NotFound, ConnectionLost, Denied."""
+    here = read_source(source, vm.uuid, measure=measure)
+    there = read_target(target, here, name=request.new_name or here.name)
+    return judge(here, there, request, link=link)
+
+
+def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, link: Link = GIGABIT) -> MovePicture:
+    """The picture of what was read; no calls."""
+    simulated = simulated_check(here, there)
+    disks = read_disks(here, there, request)
+    checks = simulated or (
+        *check_hosts(here, there, request),
+        *check_vm(here, there, request),
+        *check_disks(here, there, request, disks),
+    )
+    return MovePicture(
+        vm_uuid=here.uuid,
+        vm_name=here.name,
+        source_uri=here.host.uri,
+        target_uri=there.host.uri,
+        source_name=here.host.name,
+        target_name=there.host.name,
+        is_running=here.is_active,
+        memory_bytes=here.memory_bytes,
+        dirty_bytes_s=here.dirty_bytes_s,
+        disks=disks,
+        checks=tuple(checks),
+        link=link,
+        autostart=here.autostart,
+        inactive_xml=here.inactive_xml,
+        migratable_xml=here.migratable_xml,
+        has_nvram=here.definition.find("os/nvram") is not None,
+        has_tpm=here.definition.find("devices/tpm") is not None,
+        checkpoints=(*here.snapshots, *here.checkpoints),
+        is_persistent=here.is_persistent,
+        is_paused=here.is_paused,
+        resident_bytes=here.resident_bytes,
+    )
+
+
+def simulated_check(here: SourceReading, there: TargetReading) -> tuple[Check, ...]:
+    """libvirt's test driver moves nothing."""
+    for reading in (here.host, there.host):
+        if reading.driver.lower() != "qemu":
+            reason = f"{reading.name} is no host of QEMU ({reading.driver}): nothing can be moved from or to it"
+            return (Check("driver", False, reason, "Choose real hosts", ALL, exit_code=8),)
+    return ()
