@@ -1,4 +1,4 @@
-"""`hvtui host`: what the host is, how busy it is, and what happens on it."""
+"""`hvtui host`: the noun, and what one host is, how busy it is, and what happens on it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from host.plan import Json
 
 VERBS: Verbs = {
+    "list": ("hvtui.cli.host_list:list_", "List the configured hosts, and which of them answer."),
+    "add": ("hvtui.cli.host_list:add", "Add a host to the configuration."),
+    "remove": ("hvtui.cli.host_list:remove", "Take a host out of the configuration."),
     "overview": ("hvtui.cli.overview:overview", "The host, its VMs by state, and what needs attention."),
     "show": ("hvtui.cli.host:show", "Hardware, versions, load, and what guests can have here."),
     "events": ("hvtui.cli.host:events", "Stream what happens to VMs as JSON lines."),
@@ -24,7 +27,7 @@ VERBS: Verbs = {
 EVENT_KEYS = ("at", "kind", "vm", "uuid", "detail")
 SETTLE_S = 0.2  # CPU load is the difference of two readings
 
-host = Noun("host", verbs=VERBS, help="This host, or the one of --host or --connect.")
+host = Noun("host", verbs=VERBS, help="The hosts of the configuration; this one, or that of --host or --connect.")
 
 
 def facts_record(name: str, uri: str, facts: NodeFacts) -> dict[str, Json]:

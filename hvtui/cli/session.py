@@ -111,8 +111,12 @@ class Session:
     def hosts(self) -> tuple[Host, ...]:
         """A Host for each of `entries`, not connected yet. Raises UsageError, NotFound."""
         if not self._hosts:
-            self._hosts = tuple(self._opened(entry.uri, entry.name) for entry in self.entries())
+            self._hosts = tuple(self.open_entry(entry) for entry in self.entries())
         return self._hosts
+
+    def open_entry(self, entry: HostEntry) -> Host:
+        """A Host for an entry of the list, not connected yet; the caller closes it. Raises UsageError."""
+        return self._opened(entry.uri, entry.name)
 
     def settle(self, host: Host) -> None:
         """Let the command go on with this one of `hosts`."""
