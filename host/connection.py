@@ -177,6 +177,20 @@ class Host:
                     self.lost(problem)
                 raise problem from error
 
+    @contextmanager
+    def long_calls(self, doing: str, about: str = "") -> Iterator[libvirt.virConnect]:
+        """As `calls`, for a call that may last for minutes (a migration): on a connection of its own without keepalive,
+        since each keepalive that goes out meanwhile may corrupt the memory of an old client. It does not notice that
+        the host is gone: look at the host on others beside it."""
+        connection = self._connection("main") if self.is_simulated else self._opened(keepalive=False)
+        try:
+            yield connection
+        except libvirt.libvirtError as error:
+            raise translate(error, doing, about) from error
+        finally:
+            if not self.is_simulated:
+                self._close_soon(connection)
+
     def reserve_main(self) -> None:
         """Keep the main connection for the thread that works in `main_calls` blocks; call it once, before them."""
         self._is_main_taken = True
@@ -305,8 +319,8 @@ class Host:
         self._set_link(LinkStatus.CONNECTED)
         return connection
 
-    def _opened(self) -> libvirt.virConnect:
-        """A new connection with keepalive. Raises ConnectionLost, Denied."""
+    def _opened(self, *, keepalive: bool = True) -> libvirt.virConnect:
+        """A new connection, with keepalive unless told otherwise. Raises ConnectionLost, Denied."""
         if self._closed.is_set():
             raise ConnectionLost("the connection was closed", about=self.name)
         start_event_thread()
@@ -320,7 +334,8 @@ class Host:
 
         try:
             connection.registerCloseCallback(closed, None)
-            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+            if keepalive:
+                connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         except libvirt.libvirtError:
             _log().debug("%s: the driver has no keepalive", self.uri)  # in-process drivers cannot lose the link
         return connection

@@ -123,10 +123,11 @@ class Work:
     def forward(self) -> None:
         """Run every step that is not done yet."""
         for step in self._left():
-            if self.is_cancelled():
+            cancellable = not self.has_handed_over
+            if cancellable and self.is_cancelled():
                 raise Cancelled("cancelled by the user")
             self._begin(step.index)
-            result = self._insist(step.index, self._do(step.index), cancellable=True)
+            result = self._insist(step.index, self._do(step.index, cancellable=cancellable), cancellable=cancellable)
             journalled = from_text(to_text(result))  # what a restart in another process would see
             self.change_step(step.index, state=StepState.DONE, fraction=1.0, note="", result=journalled)
             self._written_at_s = time.monotonic()  # it is written with the next step's beginning, or with the end
@@ -199,9 +200,16 @@ class Work:
         self.write()
         self._written_at_s = float("-inf")  # the first progress of a step is shown at once
 
-    def _do(self, index: int) -> Callable[[], Any]:
+    @property
+    def has_handed_over(self) -> bool:
+        """True once a step has done what no later one may take back (StepVerb.hands_over)."""
+        done = (step for step in self.job.steps if step.state is StepState.DONE and step.result is not None)
+        verbs = ((verb_named(step.verb).hands_over, step.result) for step in done)
+        return any(hands_over is not None and hands_over(dict(result or {})) for hands_over, result in verbs)
+
+    def _do(self, index: int, *, cancellable: bool) -> Callable[[], Any]:
         verb, args = verb_named(self.job.steps[index].verb), self._resolved(self._args(index))
-        context = self._context(index, cancellable=True)
+        context = self._context(index, cancellable=cancellable)
         return lambda: verb.do(context, args)
 
     def _context(self, index: int, *, cancellable: bool) -> StepContext:
@@ -320,7 +328,7 @@ def _fail(work: Work, problem: HvtuiError) -> Job:
     if isinstance(problem, ConnectionLost):
         return _stop(work, None)
     state = JobState.CANCELLED if isinstance(problem, Cancelled) else JobState.FAILED
-    if work.job.keep_failed or problem.keeps:
+    if work.job.keep_failed or problem.keeps or work.has_handed_over:
         return work.end(state, kept=any(step.has_begun for step in work.job.steps))
     failed_too = _undo_all(work)
     return work.end(state) if failed_too is None else _stop(work, failed_too)

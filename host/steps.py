@@ -70,6 +70,8 @@ class StepVerb:
     inverse:  for `job undo`: the step that takes a done change back, a sentence that says why there is none, or None
               when the step changed nothing (it only looked, or found everything done).
     without_vm: True when `do` works, or has nothing left to do, where the VM of its arguments is not there.
+    hands_over: for a step that no later one may take back (a VM that now runs on another host): tells from the result
+              whether that has happened. From then on the job is neither cancelled nor rolled back: it completes.
     """
 
     name: str
@@ -77,6 +79,7 @@ class StepVerb:
     rollback: Callable[[StepContext, Args, Result | None], None] | None
     inverse: Callable[[Args, Result], Step | str | None]
     without_vm: bool = False
+    hands_over: Callable[[Result], bool] | None = None
 
 
 _VERBS: dict[str, StepVerb] = {}
