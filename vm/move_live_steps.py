@@ -1,0 +1,295 @@
+"""The step verb move.live: libvirt's live migration, followed, steered and cancelled; and what became of it.
+
+The call itself runs in a thread on a connection of its own, since it lasts as long as the migration does; the state is
+read and wishes are granted in short blocks of calls beside it. With peer-to-peer the hosts need neither: a step that
+runs again after a kill looks at both hosts, follows a migration that is still under way, and finds one that has ended.
+Whatever happens, libvirt decides on which host the guest goes on; this step resumes a guest that libvirt left paused
+only after the other host was asked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import libvirt
+
+from host.errors import Busy, Cancelled, ConnectionLost, HvtuiError, WrongState
+from host.steps import Args, Result, StepContext, StepVerb, register
+from host.text import printable
+from vm.create_steps import or_none, settle
+from vm.move_figures import actual_figures
+from vm.move_flags import flags_of, parameters_of
+from vm.move_model import Stuck
+from vm.move_progress import BANDWIDTH, DOWNTIME, POSTCOPY, QUICK, Moment, grant, moment_of, words_of
+from vm.move_sides import NO_DOMAIN, Side, look, look_at, statistics_of, wait_until_quiet
+from vm.move_steps import back, boot_id, refuse_after_hand_over, refuse_two
+
+_POLL_S = 0.2
+_WISHES_S = 0.5
+_QUIET_S = 90.0  # libvirt notices a peer that is gone after 30 s
+_NO_JOB = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
+
+
+def _live(ctx: StepContext, args: Args) -> Result:
+    here, there = look(ctx, args)
+    refuse_two(args, here, there)
+    if not here.is_migrating and there.has_guest:
+        return _arrived(ctx, args, here, Moment())
+    if not here.is_active:
+        raise WrongState("it is not running any more", about=args["name"], remedy="Move it offline (--kind offline)")
+    if here.is_held and not here.is_migrating:
+        _resume_source(ctx, args)
+    before = "" if here.is_migrating else boot_id(ctx.host, args)
+    call = None if here.is_migrating else _Call(ctx, args)
+    watch = _Watch(ctx, args, call)
+    watch.until_over()
+    here, there = _quiet(ctx, args)
+    refuse_two(args, here, there)
+    if there.has_guest:
+        return _arrived(ctx, args, here, watch.moment, before=before)
+    return _stayed(ctx, args, here, watch, call)
+
+
+def _quiet(ctx: StepContext, args: Args) -> tuple[Side, Side]:
+    try:
+        return wait_until_quiet(ctx, args, patience_s=_QUIET_S)
+    except Busy:  # held without a job at the source: libvirt left it to us
+        return look(ctx, args)
+    except ConnectionLost as lost:
+        where = look_at(ctx.host, args)
+        state = "runs on" if where.has_guest else "is not known to run on"
+        cause = f"{lost.cause}; it {state} {printable(args['source_name'])}"
+        raise ConnectionLost(cause, about=args["name"], remedy=lost.remedy) from lost
+
+
+# The end
+
+
+def _arrived(ctx: StepContext, args: Args, here: Side, last: Moment, *, before: str = "") -> Result:
+    """The guest is at the target. What is left of it at the source is paused for good, and goes."""
+    target = ctx.peer(args["target"])
+    if here.is_active:
+        with ctx.calls("end what is left of", args["name"]) as connection:
+            domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+            if domain is not None and domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.destroy()
+    figures = actual_figures(target, args, last)
+    after = boot_id(target, args)
+    result: Result = {"handed_over": True, "boot_id": after, **figures}
+    if before and after and before != after:
+        result["warning"] = "its guest booted anew: its memory did not arrive whole"
+    return result
+
+
+def _stayed(ctx: StepContext, args: Args, here: Side, watch: _Watch, call: _Call | None) -> Result:
+    """The guest did not change hosts: say why, or leave it to the quick way."""
+    if here.is_held:
+        _resume_source(ctx, args)
+    source = printable(args["source_name"])
+    if not here.is_active:
+        cause = f"its guest was shut down while it was moved: it is off on {source}"
+        raise WrongState(cause, about=args["name"], remedy="Move it offline (--kind offline), or start it")
+    if watch.given_up == "cancel":
+        raise Cancelled(f"cancelled by the user: it runs on {source}", about=args["name"])
+    if watch.given_up == QUICK:
+        return {"handed_over": False, "given_up": "for Quick Migration", **_last(watch.moment)}
+    if watch.given_up == Stuck.CANCEL:
+        cause = f"the guest writes faster than its memory can be copied: given up after {args['patience_s']:g} s"
+        raise HvtuiError(f"{cause}; it runs on {source}", about=args["name"],
+                         remedy="Try --kind quick, --postcopy, or a higher --bandwidth and --downtime")  # fmt: skip
+    problem = call.problem if call is not None else None
+    if isinstance(problem, ConnectionLost) or problem is None:
+        cause = problem.cause if problem is not None else "the migration ended before its time"
+        remedy = "Try the way between the hosts: hvtui host test"
+        raise HvtuiError(f"{cause}; it runs on {source}", about=args["name"], remedy=remedy) from problem
+    raise type(problem)(f"{problem.cause}; it runs on {source}", about=args["name"], remedy=problem.remedy) from problem
+
+
+def _last(moment: Moment) -> dict[str, Any]:
+    return {"sent_bytes": moment.done_bytes, "dirty_bytes_s": moment.dirty_bytes_s}
+
+
+def _resume_source(ctx: StepContext, args: Args) -> None:
+    """Let the guest go on where it was, after the target said that it has none."""
+    if look_at(ctx.peer(args["target"]), args).is_active:
+        raise Busy("the target still shows it", about=args["name"], remedy="Restart the job a little later", keeps=True)
+    with ctx.calls("resume", args["name"]) as connection:
+        domain = connection.lookupByUUIDString(args["uuid"])
+        if tuple(domain.state(0)) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
+            domain.resume()
+
+
+# libvirt's call
+
+
+class _Call:
+    """libvirt's migration, on a thread of its own; `problem` is why it failed, when it is over."""
+
+    def __init__(self, ctx: StepContext, args: Args) -> None:
+        self.problem: HvtuiError | None = None
+        self._ctx, self._args = ctx, args
+        self._thread = threading.Thread(target=self._run, name=f"move-{args['name']}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._migrate()
+        except HvtuiError as error:
+            self.problem = error
+
+    def _migrate(self) -> None:
+        args, source = self._args, self._ctx.host
+        with source.long_calls("move", args["name"]) as connection:
+            domain = connection.lookupByUUIDString(args["uuid"])
+            flags, parameters = flags_of(args), parameters_of(args, domain)
+            if args["peer_to_peer"]:
+                domain.migrateToURI3(args["peer"], parameters, flags | libvirt.VIR_MIGRATE_PEER2PEER)
+                return
+            with self._ctx.peer(args["target"]).long_calls("move", args["name"]) as other:
+                domain.migrate3(other, parameters, flags | libvirt.VIR_MIGRATE_CHANGE_PROTECTION)
+
+
+# Beside it
+
+
+class _Watch:
+    """Shows the progress of a migration, grants wishes, and gives it up when asked to. `given_up` says for what."""
+
+    def __init__(self, ctx: StepContext, args: Args, call: _Call | None) -> None:
+        self.moment = Moment()
+        self.given_up = ""
+        self._ctx, self._args, self._call = ctx, args, call
+        self._granted: dict[str, str] = {}
+        self._said = ""
+        self._looked_at_s = float("-inf")
+        self._sending_since_s: float | None = None
+        self._is_postcopy = False
+
+    def until_over(self) -> None:
+        """Returns when libvirt's call has ended, or the migration that somebody else began."""
+        while not (self._call.is_over if self._call is not None else self._has_ended()):
+            statistics = self._read()
+            if statistics:
+                self.moment = replace(moment_of(statistics), is_postcopy=self._is_postcopy)
+                self._steer()
+            self._ctx.progress(self.moment.fraction, self._words())
+            time.sleep(_POLL_S)
+
+    def _words(self) -> str:
+        words = words_of(self.moment)
+        return f"{words}; {self._said}" if self._said else words
+
+    def _has_ended(self) -> bool:
+        return not look_at(self._ctx.host, self._args).is_migrating
+
+    def _read(self) -> dict[str, Any]:
+        with self._ctx.calls("look at the move of", self._args["name"]) as connection:
+            domain = or_none(connection.lookupByUUIDString, self._args["uuid"], missing=NO_DOMAIN)
+            return dict(statistics_of(domain)) if domain is not None else {}
+
+    def _steer(self) -> None:
+        if self._ctx.is_cancelled() and not self._is_postcopy:
+            self._give_up("cancel")
+        now_s = time.monotonic()
+        if now_s - self._looked_at_s >= _WISHES_S:
+            self._looked_at_s = now_s
+            self._grant_wishes()
+        if self._sending_since_s is None and not self.moment.is_preparing:
+            self._sending_since_s = now_s
+        if self._sending_since_s is not None and now_s - self._sending_since_s > self._args["patience_s"]:
+            self._stuck()
+
+    def _grant_wishes(self) -> None:
+        wishes = dict(self._ctx.wishes())
+        if self._args["downtime_ms"] is not None:
+            wishes.setdefault(DOWNTIME, f"{self._args['downtime_ms']}ms")
+        for name, value in wishes.items():
+            if self._granted.get(name) == value:
+                continue
+            self._granted[name] = value
+            if name == QUICK:
+                self._wish_quick()
+            elif name == POSTCOPY:
+                self._begin_postcopy()
+            elif name in {BANDWIDTH, DOWNTIME}:
+                self._said = self._on_domain(lambda domain, n=name, v=value: grant(domain, n, v))
+
+    def _wish_quick(self) -> None:
+        if self._args["quick_follows"]:
+            self._give_up(QUICK)
+        else:
+            self._said = "Quick Migration cannot follow this move"
+
+    def _begin_postcopy(self) -> None:
+        if self._is_postcopy:
+            return
+        self._said = self._on_domain(lambda domain: grant(domain, POSTCOPY, ""))
+        self._is_postcopy = self._said == "post-copy begun"
+
+    def _stuck(self) -> None:
+        match Stuck(self._args["stuck"]):
+            case Stuck.QUICK:
+                self._give_up(QUICK)
+            case Stuck.POSTCOPY:
+                self._begin_postcopy()
+            case Stuck.CANCEL:
+                self._give_up(Stuck.CANCEL.value)
+            case Stuck.ASK:
+                ways = (
+                    "--quick, --postcopy or --downtime" if self._args["quick_follows"] else "--postcopy or --downtime"
+                )
+                self._said = f"it does not come to an end: hvtui job tune {self._ctx.job_id} {ways}"
+
+    def _give_up(self, why: str) -> None:
+        """Ask libvirt to end it; again until it has, since the first may come before there is anything to end."""
+        if self._is_postcopy:
+            return
+        self.given_up = why
+        self._said = "going back to the source" if why == "cancel" else "giving it up"
+        self._on_domain(abort)
+
+    def _on_domain(self, change: Any) -> Any:
+        with self._ctx.calls("steer the move of", self._args["name"]) as connection:
+            domain = or_none(connection.lookupByUUIDString, self._args["uuid"], missing=NO_DOMAIN)
+            return change(domain) if domain is not None else ""
+
+
+def abort(domain: Any) -> None:
+    """End libvirt's job; there may be none any more."""
+    try:
+        domain.abortJob()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _NO_JOB:
+            raise
+
+
+# Rollback
+
+
+def _stay(ctx: StepContext, args: Args, result: Result | None) -> None:
+    """Back to the source, as long as the guest has not changed hosts."""
+    settle(result)
+    here, _there = look(ctx, args)
+    if here.is_migrating:
+        with ctx.calls("end the move of", args["name"]) as connection:
+            domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+            if domain is not None:
+                abort(domain)
+    here, _there = _quiet(ctx, args)
+    refuse_after_hand_over(ctx, args)
+    if here.is_held:
+        _resume_source(ctx, args)
+
+
+def _hands_over(result: Result) -> bool:
+    return result.get("handed_over") is True
+
+
+register(StepVerb("move.live", _live, _stay, back, without_vm=True, hands_over=_hands_over))
