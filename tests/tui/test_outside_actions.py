@@ -158,8 +158,9 @@ async def test_emulated_disks_become_paravirtual_by_the_go_line(app_on: App, hos
     async with running(app_on(host)) as pilot:
         await go_to(pilot, "bare")
         await pilot.press("colon", *"virtio now", "enter")
-        await on_screen(pilot, PlanScreen)
-        assert "vm paravirtual --now bare" in " ".join(picture(pilot).split())
+        dialog = await on_screen(pilot, PlanScreen)
+        assert [plan.command for plan in dialog.plans] == [("vm", "paravirtual", "--now", "bare")]
+        assert "Make bare paravirtual: 1 disk" in picture(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: "made paravirtual: bare" in status(pilot))
         await pilot.press("colon", *"virtio now", "enter")

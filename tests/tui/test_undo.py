@@ -103,6 +103,8 @@ async def test_another_vms_newer_job_is_offered_besides(app_on: App, host: Host,
         assert config.title == "title of old-shop"
         await go_to(pilot, "old-shop")
         await pilot.press("u")
+        await on_screen(pilot, PlanScreen)  # it is the last of all, too: nothing to choose
+        await pilot.press("enter")
         await until(pilot, lambda: (config := vm_of(app, "old-shop").config) is not None and not config.title)
 
 

@@ -50,7 +50,7 @@ class FormScreen(HvtuiScreen, Generic[P]):
     IS_TYPED_INTO = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012 - Textual declares it so
     DEFAULT_CSS = """
-    FormScreen #title { height: 1; }
+    FormScreen #form-title { height: 1; }
     FormScreen #panes { height: 1fr; }
     FormScreen #form { height: auto; max-height: 12; padding: 0 1 0 2; scrollbar-size-vertical: 1; }
     FormScreen #preview { height: 1fr; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
@@ -105,7 +105,7 @@ class FormScreen(HvtuiScreen, Generic[P]):
     # What is shown
 
     def body(self) -> Iterable[Widget]:
-        yield Page([row(self.title_text(), style="bold", indent=1)], id="title")
+        yield Page([row(self.title_text(), style="bold", indent=1)], id="form-title")
         yield Container(
             _Fields(*(_row(field) for field in self.fields), id="form"),
             VerticalScroll(Page(self.begin(), id="plan"), id="preview", can_focus=False),
