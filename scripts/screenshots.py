@@ -211,6 +211,29 @@ def with_running_set(scenes: Any) -> Any:
     return scenes.still_app(shown_jobs=template_scenes.running_set())
 
 
+def with_bundle(scenes: Any) -> Any:
+    from hvtui.tui import import_form
+    from tests.tui import template_scenes
+
+    import_form.kind_of = lambda _text: import_form.SourceKind.BUNDLE
+    import_form.plan_of = lambda *_: template_scenes.import_plan()
+    return scenes.still_app()
+
+
+async def wait_for_report(app: Any) -> None:
+    from hvtui.tui.widgets.page import Page
+
+    await wait_for(lambda: "found in order" in app.screen.query_one("#plan", Page).plain, "the report never came")
+
+
+async def show_undo(app: Any) -> None:
+    from hvtui.tui import undo_handlers
+    from hvtui.tui.screens.choice import ChoiceScreen
+    from tests.tui import template_scenes
+
+    app.push_screen(ChoiceScreen(undo_handlers.QUESTION, template_scenes.undo_choices(), verb="show the plan"))
+
+
 def view(name: str, *keys: str, shows: str) -> Scene:
     """A scene of the VM web-01 on the whole screen, once it shows what was read on other threads."""
 
@@ -241,6 +264,8 @@ SCENES = (
     Scene("templates", keys=("T",), app=with_library, prepare=wait_for_templates),
     Scene("deploy", keys=("N", *"web-", "left_curly_bracket", *":02", "right_curly_bracket", "down", "backspace", *"20",
                           "down", "backspace", *"21"), app=with_library, prepare=wait_for_deployment),
+    Scene("import", keys=("i", *"/srv/bundles/shop-2019", "down", *"shop"), app=with_bundle, prepare=wait_for_report),
+    Scene("undo", keys=("G", *["k"] * 4), prepare=show_undo),
     Scene("jobs-set", keys=("J", "enter", "j", "j", "j", "j"), app=with_running_set),
     Scene("xml-editor", prepare=show_editor),
     Scene("help", keys=("question_mark",)),

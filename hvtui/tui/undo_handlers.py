@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from hvtui.tui.app import HvtuiApp
 
 UNDO_LOOKS_AT = 20  # jobs, each of which asks the host
+QUESTION = "Take back what?"
 _OWN, _SET, _LAST = "own", "set", "last"
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """The newest of some jobs that can be taken back, how, and the newer ones that cannot."""
 
     job: Job
@@ -48,12 +49,12 @@ async def undo_last(app: HvtuiApp, target: Target) -> None:
         await _say_why_not(app, jobs)
         return
     members = _members(app, own.job) if own is not None else ()
-    choices = _choices(own, members, last)
-    chosen = choices[0][0]
-    if len(choices) > 1:
+    offered = choices(own, members, last)
+    chosen = offered[0][0]
+    if len(offered) > 1:
         from hvtui.tui.screens.choice import ChoiceScreen
 
-        answer = await app.push_screen_wait(ChoiceScreen("Take back what?", choices, verb="show the plan"))
+        answer = await app.push_screen_wait(ChoiceScreen(QUESTION, offered, verb="show the plan"))
         if answer is None:
             return
         chosen = answer
@@ -61,22 +62,23 @@ async def undo_last(app: HvtuiApp, target: Target) -> None:
         await undo_all(app, members)
     elif (found := own if chosen == _OWN else last) is not None:
         left = f"job {_listed(found.passed)} cannot be taken back; this is job {found.job.id}" if found.passed else ""
-        is_doubtful = bool(left) or len(choices) > 1 or (chosen == _LAST and vm is not None)
+        is_doubtful = bool(left) or len(offered) > 1 or (chosen == _LAST and vm is not None)
         await app.propose([found.plan], done="took back:", ask=is_doubtful, left=left)
 
 
-def _choices(own: _Found | None, members: Sequence[Job], last: _Found | None) -> list[tuple[str, str, str]]:
-    choices = []
+def choices(own: Found | None, members: Sequence[Job], last: Found | None) -> list[tuple[str, str, str]]:
+    """What u may mean, for the dialog: the VM's own last job, its set, and a newer one of another VM."""
+    found = []
     if own is not None:
         whose = printable(own.job.vm_name or "", limit=40)
         only = f"only {whose}" if len(members) > 1 else whose
-        choices.append((_OWN, only, f"job {own.job.id}: {printable(own.job.title, limit=60)}"))
+        found.append((_OWN, only, f"job {own.job.id}: {printable(own.job.title, limit=60)}"))
         if len(members) > 1:
             set_title = printable(own.job.set_title, limit=60)
-            choices.append((_SET, f"all {len(members)} of the set", f"set {own.job.set_id}: {set_title}"))
+            found.append((_SET, f"all {len(members)} of the set", f"set {own.job.set_id}: {set_title}"))
     if last is not None and (own is None or last.job.id > own.job.id) and last.job not in members:
-        choices.append((_LAST, "the last of all", f"job {last.job.id}: {printable(last.job.title, limit=60)}"))
-    return choices
+        found.append((_LAST, "the last of all", f"job {last.job.id}: {printable(last.job.title, limit=60)}"))
+    return found
 
 
 def _members(app: HvtuiApp, job: Job) -> tuple[Job, ...]:
@@ -97,7 +99,7 @@ async def _undo_each(app: HvtuiApp, target: Target, jobs: Sequence[Job]) -> None
     await app.propose([each.plan for each in found], done="took back:", ask=True, left=left)
 
 
-async def _first(app: HvtuiApp, jobs: Sequence[Job]) -> _Found | None:
+async def _first(app: HvtuiApp, jobs: Sequence[Job]) -> Found | None:
     """The newest of the jobs (which come newest first) that can be taken back."""
     if not jobs:
         return None
@@ -105,7 +107,7 @@ async def _first(app: HvtuiApp, jobs: Sequence[Job]) -> _Found | None:
     if plans[-1].blockers:
         return None
     place = len(plans) - 1
-    return _Found(jobs[place], plans[-1], tuple(job.id for job in jobs[:place]))
+    return Found(jobs[place], plans[-1], tuple(job.id for job in jobs[:place]))
 
 
 async def _say_why_not(app: HvtuiApp, jobs: Sequence[Job]) -> None:

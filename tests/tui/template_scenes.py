@@ -9,8 +9,9 @@ from typing import Any
 
 from host.connection import Host, open_host
 from host.job_model import Job, JobState
-from host.plan import PlanSet
+from host.plan import Plan, PlanSet
 from host.units import GIB, MIB
+from hvtui.tui import undo_handlers
 from tests.support import fake_library, new_vms
 from tests.support.fake_library import DEBIAN, DISK, TINY
 from tests.tui import scenes
@@ -83,6 +84,30 @@ def _from_debian(vm: Vm) -> Vm:
     if vm.config is None or not vm.name.startswith(("web-", "dns-")):
         return vm
     return replace(vm, config=replace(vm.config, template="debian", is_linked=vm.name != "dns-02"))
+
+
+def import_plan() -> Plan:
+    """What the import of an old bundle would do, and what was found when it was compared with the host."""
+    return scenes.plan(
+        "Import shop from /srv/bundles/shop-2019", "shop",
+        "Upload and check its disk vda (3.1G)", "Upload its firmware variables", "Define shop",
+        command=("vm", "import", "/srv/bundles/shop-2019", "--name", "shop"),
+        warnings=("it is a copy, with a new identity (UUID, MAC addresses)",
+                  "the machine type pc-q35-4.2 is not there: pc-q35-7.2 takes its place",
+                  "the network lan is not there: its card is connected to default"),
+        keeps=("the bundle /srv/bundles/shop-2019 stays as it is",),
+        notes=("the bundle is whole by its 4 files' sizes (3.1G)", "the name shop is free",
+               "the pool default has 390G free", "UEFI is there, and its variables fit",
+               "2.0G of memory and 2 vCPUs can be had", "libvirt here takes its definition"),
+    )  # fmt: skip
+
+
+def undo_choices() -> list[tuple[str, str, str]]:
+    """What u asks on a VM that was deployed with others, while another one's job is newer."""
+    jobs = tuple(reversed([job for job in running_set() if job.set_id is not None]))
+    last = scenes.job(212, JobState.DONE, scenes.stop_plan(), done=1)
+    return undo_handlers.choices(undo_handlers.Found(jobs[2], jobs[2].plan), jobs[:5],
+                                 undo_handlers.Found(last, last.plan))  # fmt: skip
 
 
 def running_set() -> tuple[Job, ...]:

@@ -20,6 +20,8 @@ NAMES = (
     "templates",
     "deploy",
     "jobs-set",
+    "import",
+    "undo",
 )
 
 # Another day, and a machine that was switched on at another time.
