@@ -102,7 +102,21 @@ def _use(connection: Any, existing: tuple[str, bool], path: str) -> None:
         remedy = f"Start it first: virsh pool-start --pool {printable(name)}"
         raise WrongState(f"the storage pool {printable(name)} has this directory, and is not active", about=path,
                          remedy=remedy)  # fmt: skip
-    connection.storagePoolLookupByName(name).refresh(0)
+    _refresh(connection.storagePoolLookupByName(name))
+
+
+def _refresh(pool: Any) -> None:
+    """Let libvirt look at the files, as soon as nobody makes or copies a volume there."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            pool.refresh(0)
+        except libvirt.libvirtError as error:
+            if "asynchronous jobs" not in (error.get_error_message() or "") or time.monotonic() > until_s:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _make(ctx: StepContext, name: str, path: str, *, build: bool) -> bool:

@@ -92,8 +92,11 @@ def _remove_disks(ctx: StepContext, args: Args, result: Result | None) -> None:
 def _copy_disks(ctx: StepContext, args: Args) -> Result:
     """Copy images, those below first. With `while_running` they are images that nobody writes to."""
     _here, there = look(ctx, args)
-    if there.is_active:
-        return {}
+    return {} if there.is_active else {"sha256": copy_images(ctx, args)}
+
+
+def copy_images(ctx: StepContext, args: Args) -> dict[str, str]:
+    """Copy the images of `args`, one after the other; returns each copy's SHA-256 by its path."""
     sums: dict[str, str] = {}
     images = args["images"]
     for place, image in enumerate(images):
@@ -103,7 +106,7 @@ def _copy_disks(ctx: StepContext, args: Args) -> Result:
         sums[image["path"]] = _copy_image(_part(ctx, place, len(images)), args, image)
     if not args.get("while_running"):
         _refuse_running(ctx, args)
-    return {"sha256": sums}
+    return sums
 
 
 def _refuse_running(ctx: StepContext, args: Args) -> None:
@@ -190,6 +193,11 @@ def volume_of(ctx: StepContext, path: str, *, mark: str) -> Iterator[tuple[str, 
 def _remove_copies(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
     refuse_where_the_guest_is(ctx, args)
+    remove_images(ctx, args)
+
+
+def remove_images(ctx: StepContext, args: Args) -> None:
+    """Remove what `copy_images` made, whole or not."""
     rollback = verb_named("deploy.disk").rollback
     for image in reversed(args["images"]):
         if rollback is not None:
