@@ -19,7 +19,9 @@ from vm.model import Vm
 from vm.move_checks import examine
 from vm.move_copies import copies_for, shared_directories
 from vm.move_forecast import forecast, in_words
-from vm.move_model import AUTOMATIC, Check, MoveDraft, MoveKind, MovePicture, MoveRequest
+from vm.move_lanes import lanes
+from vm.move_links import ASSUMED
+from vm.move_model import AUTOMATIC, Check, Link, MoveDraft, MoveKind, MovePicture, MoveRequest
 
 StepsOf: TypeAlias = Callable[[MoveDraft], tuple[Step, ...]]
 
@@ -61,10 +63,19 @@ def _fits_state(picture: MovePicture, kind: MoveKind) -> bool:
     return (kind is MoveKind.OFFLINE) != picture.is_running
 
 
-def plan_move(source: Host, target: Host, vm: Vm, request: MoveRequest, *, command: tuple[str, ...] = ()) -> Plan:
-    """The plan that moves `vm` from `source` to `target`; long. `command` is what Plan.command becomes. Reads both
-    hosts. Raises NotFound, ConnectionLost, Denied, UsageError."""
-    picture = examine(source, target, vm, request)
+def plan_move(
+    source: Host,
+    target: Host,
+    vm: Vm,
+    request: MoveRequest,
+    *,
+    link: Link = ASSUMED,
+    command: tuple[str, ...] = (),
+) -> Plan:
+    """The plan that moves `vm` from `source` to `target`; long. `link` is what is known of the way between them
+    (vm.move_links), `command` what Plan.command becomes. Reads both hosts. Raises NotFound, ConnectionLost, Denied,
+    UsageError."""
+    picture = examine(source, target, vm, request, link=link)
     kind, why_not = choose_kind(picture, request.kind)
     return plan_of(source, picture, kind, request, why_not=why_not, command=command)
 
@@ -80,14 +91,8 @@ def plan_of(
 ) -> Plan:
     """The plan of a kind from what was read; no calls."""
     mark = str(uuids.uuid4())[:8]
-    draft = MoveDraft(
-        kind,
-        picture,
-        request,
-        mark=mark,
-        copies=copies_for(picture, kind, mark),
-        shared=shared_directories(picture, kind),
-    )
+    copies = copies_for(picture, kind, mark)
+    draft = MoveDraft(kind, picture, request, mark=mark, copies=copies, shared=shared_directories(picture, kind))
     blockers = tuple(_blocker(check) for check in picture.blockers(kind))
     verb = "Copy the definition of" if kind is MoveKind.DEFINITION else "Move"
     return Plan(
@@ -103,6 +108,7 @@ def plan_of(
         notes=(*why_not, *in_words(forecast(picture, kind, request.options)), *_in_order(picture)),
         long=True,
         also_on=(picture.target_uri,),
+        lanes=lanes(picture.source_name, picture.target_name),
     )
 
 

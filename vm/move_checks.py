@@ -12,14 +12,13 @@ from vm.move_checks_disks import check_disks, read_disks
 from vm.move_checks_host import check_hosts
 from vm.move_checks_vm import check_vm
 from vm.move_kinds import ALL
+from vm.move_links import ASSUMED
 from vm.move_model import Check, Link, MovePicture, MoveRequest
 from vm.move_reading import SourceReading, TargetReading, read_source, read_target
 
-GIGABIT = Link(bytes_s=110e6, basis="assumed: 1 Gbit/s")
-
 
 def examine(
-    source: Host, target: Host, vm: Vm, request: MoveRequest, *, link: Link = GIGABIT, measure: bool = True
+    source: Host, target: Host, vm: Vm, request: MoveRequest, *, link: Link = ASSUMED, measure: bool = True
 ) -> MovePicture:
     """Everything that a plan needs. `link` is what is known of the way between the hosts; `measure` takes a second to
     see how fast the guest writes to its memory. Raises NotFound, ConnectionLost, Denied."""
@@ -28,7 +27,7 @@ def examine(
     return judge(here, there, request, link=link)
 
 
-def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, link: Link = GIGABIT) -> MovePicture:
+def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, link: Link = ASSUMED) -> MovePicture:
     """The picture of what was read; no calls."""
     simulated = simulated_check(here, there)
     disks = read_disks(here, there, request)

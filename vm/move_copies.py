@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from vm.clone_xml import REMOVABLE
 from vm.move_model import DiskCopy, MoveDisk, MoveKind, MovePicture, MoveRequest
 
 _OLD_MARK = re.compile(r"\.moved-[0-9a-f]{8}(?=\.|$)")
@@ -53,8 +54,9 @@ def shared_directories(picture: MovePicture, kind: MoveKind) -> tuple[str, ...]:
     """The directories that both hosts have to see as one before disks in them change hands."""
     if kind is MoveKind.DEFINITION:
         return ()
-    disks = (disk for disk in picture.disks if disk.is_local_file and not disk.needs_copy)
-    directories = (str(PurePosixPath(disk.source_path).parent) for disk in disks)
+    copied = {disk.target for disk in copied_disks(picture, kind)}
+    disks = (disk for disk in picture.disks if disk.is_local_file and disk.device not in REMOVABLE)
+    directories = (str(PurePosixPath(disk.source_path).parent) for disk in disks if disk.target not in copied)
     return tuple(sorted(set(directories)))
 
 

@@ -40,6 +40,7 @@ VERBS: Verbs = {
     "pause": ("hvtui.cli.job_queue:pause", "Pass over waiting jobs until they are resumed."),
     "resume": ("hvtui.cli.job_queue:resume", "Let paused jobs have their turn again."),
     "first": ("hvtui.cli.job_queue:first", "Put waiting jobs before all others that wait."),
+    "tune": ("hvtui.cli.job_tune:tune", "Change a live move while it runs: bandwidth, downtime, post-copy."),
     "restart": ("hvtui.cli.job:restart", "Run a failed or interrupted job again from the step that failed."),
     "rollback": ("hvtui.cli.job:rollback", "Remove what a failed or interrupted job left behind."),
     "undo": ("hvtui.cli.job:undo", "Take back what a job did, where that is possible."),
