@@ -52,11 +52,13 @@ def choose_kind(picture: MovePicture, wanted: MoveKind | None = None) -> tuple[M
     possible = [kind for kind in AUTOMATIC if _fits_state(picture, kind)]
     why_not: list[str] = []
     for kind in possible:
-        obstacles = picture.blockers(kind)
+        obstacles = picture.blockers(kind) or picture.doubts(kind)
         if not obstacles:
             return kind, tuple(why_not)
-        why_not.append(f"{kind} cannot be: {'; '.join(check.reason for check in obstacles)}")
-    return min(possible, key=lambda kind: len(picture.blockers(kind))), ()
+        word = "cannot be" if picture.blockers(kind) else "may not work"
+        why_not.append(f"{kind} {word}: {'; '.join(check.reason for check in obstacles)}")
+    best = min(possible, key=lambda kind: len(picture.blockers(kind)))
+    return best, () if picture.blockers(best) else tuple(why_not[: possible.index(best)])
 
 
 def _fits_state(picture: MovePicture, kind: MoveKind) -> bool:

@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from host.connection import Host
+from host.shared_storage import looks_shared
+from vm.domain_xml import disk_source
 from vm.model import Vm
 from vm.move_checks_disks import check_disks, read_disks
 from vm.move_checks_host import check_hosts
@@ -24,7 +28,15 @@ def examine(
     see how fast the guest writes to its memory. Raises NotFound, ConnectionLost, Denied."""
     here = read_source(source, vm.uuid, measure=measure)
     there = read_target(target, here, name=request.new_name or here.name)
-    return judge(here, there, request, link=link)
+    paths = [path for path in paths_of(here) if path.startswith("/")]
+    likeness = {path: found.is_shared for path, found in looks_shared(source, target, paths).items()}
+    return judge(here, replace(there, likeness=likeness), request, link=link)
+
+
+def paths_of(here: SourceReading) -> tuple[str, ...]:
+    """The images whose place matters: those of the disks, and the nearest below each."""
+    sources = [disk_source(disk) for disk in here.current.iterfind("devices/disk")]
+    return tuple(dict.fromkeys((*filter(None, sources), *here.backing)))
 
 
 def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, link: Link = ASSUMED) -> MovePicture:

@@ -6,7 +6,6 @@ Pure functions on what was read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -22,7 +21,6 @@ UNSUPPORTED, NOT_FOUND = 8, 3
 FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 _COPYING = frozenset({MoveKind.LIVE_STORAGE, MoveKind.QUICK, MoveKind.OFFLINE})
 _SHARED_ONLY = frozenset({MoveKind.LIVE})
-_TOLERANCE_S = 60.0  # between two looks at one file that a guest writes to
 _KNOWN_TYPES = frozenset({"file", "block", "volume", "network"})
 
 
@@ -46,7 +44,7 @@ def _disk(disk: Element, here: SourceReading, there: TargetReading, request: Mov
         format="" if driver is None else driver.get("type", ""),
         capacity_bytes=capacity or (volume.capacity_bytes if volume else 0),
         allocation_bytes=allocation or (volume.allocation_bytes if volume else 0),
-        is_shared=_is_shared(source, here, there) if kind != "network" else True,
+        is_shared=_is_shared(source, there) if kind != "network" else True,
         read_only=disk.find("readonly") is not None,
         pool=volume.pool if volume else "",
         volume=volume.name if volume else "",
@@ -56,7 +54,7 @@ def _disk(disk: Element, here: SourceReading, there: TargetReading, request: Mov
         is_network=kind == "network",
         is_block=kind == "block" or (volume is not None and volume.kind == "block"),
         target_pool_path=pool.path if pool else "",
-        target_backing=below if below and _is_shared(below, here, there) else "",
+        target_backing=below if below and _is_shared(below, there) else "",
         backing_format=volume.backing_format if volume else "",
         shareable=disk.find("shareable") is not None,
     )
@@ -70,35 +68,20 @@ def _chain(here: SourceReading, volume: VolumeReading | None) -> tuple[str, ...]
     return tuple(found)
 
 
-def _is_shared(path: str, here: SourceReading, there: TargetReading) -> bool | None:
+def _is_shared(path: str, there: TargetReading) -> bool | None:
     """Whether the target sees the same file at the path; None where nobody can tell."""
     if not path.startswith("/"):
         return None if path else False
-    own, other = here.host.volumes.get(path), there.host.volumes.get(path)
-    if other is None:
-        return False if path_is_known(path, there.pools) else None
-    if own is None:
-        return None
-    return own.capacity_bytes == other.capacity_bytes and _same_times(own.times, other.times)
+    told = there.likeness.get(path)
+    if told is None and path not in there.host.volumes and path_is_known(path, there.pools):
+        return False
+    return told
 
 
 def path_is_known(path: str, pools: Iterable[PoolReading]) -> bool:
     """Whether an active pool lists the directory of `path`: a file that it does not know is not there."""
     parent = str(PurePosixPath(path).parent)
     return any(pool.is_active and pool.path == parent for pool in pools)
-
-
-def _same_times(own: Sequence[str], other: Sequence[str]) -> bool:
-    pairs = [(a, b) for a, b in zip(own, other, strict=False) if a and b]
-    return all(abs(_seconds(a) - _seconds(b)) <= _TOLERANCE_S for a, b in pairs)
-
-
-def _seconds(text: str) -> float:
-    """A volume's time stamp ("1700000000.123456789")."""
-    try:
-        return float(text)
-    except ValueError:
-        return datetime.now(UTC).timestamp()
 
 
 def _pool_for(
@@ -162,7 +145,7 @@ def _image(disk: MoveDisk, there: TargetReading, request: MoveRequest) -> Iterat
         return
     if disk.is_shared is None:
         reason = f"whether {target} sees its disk {name} ({path}) is proved before anything moves"
-        yield Check("disk", False, reason)
+        yield Check("disk", False, reason, doubts=_SHARED_ONLY)
         yield from _cache(disk)
     else:
         reason = f"{target} does not see its disk {name} ({path})"

@@ -78,6 +78,7 @@ class Check:
     remedy: str = ""
     blocks: frozenset[MoveKind] = frozenset()
     exit_code: int = 9
+    doubts: frozenset[MoveKind] = frozenset()  # kinds that it may make impossible, as far as can be told before
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,10 @@ class MovePicture:
     def blockers(self, kind: MoveKind) -> tuple[Check, ...]:
         """What keeps the VM from being moved in this way."""
         return tuple(check for check in self.checks if not check.ok and kind in check.blocks)
+
+    def doubts(self, kind: MoveKind) -> tuple[Check, ...]:
+        """What may keep the VM from being moved in this way: an automatic choice takes another, where there is one."""
+        return tuple(check for check in self.checks if not check.ok and kind in check.doubts)
 
     @property
     def warnings(self) -> tuple[Check, ...]:

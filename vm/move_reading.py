@@ -27,7 +27,7 @@ _NO_DOMAIN = libvirt.VIR_ERR_NO_DOMAIN
 
 @dataclass(frozen=True, slots=True)
 class VolumeReading:
-    """A volume at a path. Times are the file's, as libvirt prints them; empty where the pool has none."""
+    """A volume at a path."""
 
     path: str
     pool: str
@@ -38,7 +38,6 @@ class VolumeReading:
     kind: str = "file"
     backing: str = ""
     backing_format: str = ""
-    times: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,11 @@ class SourceReading:
     dirty_bytes_s: float | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # capacity, allocation by disk target
 
+    @property
+    def backing(self) -> tuple[str, ...]:
+        """The images that the disks' own ones build on, as far as pools know them."""
+        return tuple(dict.fromkeys(each.backing for each in self.host.volumes.values() if each.backing))
+
 
 @dataclass(frozen=True, slots=True)
 class Namesake:
@@ -124,6 +128,7 @@ class TargetReading:
     filters: frozenset[str] | None = None
     secrets: frozenset[str] | None = None
     pools: tuple[PoolReading, ...] = ()
+    likeness: Mapping[str, bool | None] = field(default_factory=dict)  # by path: whether both hosts see one file
 
 
 # The source
@@ -215,7 +220,7 @@ def read_target(host: Host, source: SourceReading, *, name: str) -> TargetReadin
     """What the host has of what `source` needs; `name` is the VM's name there. Raises ConnectionLost, Denied."""
     root = source.current
     paths = [disk_source(disk) for disk in root.iterfind("devices/disk")]
-    paths += [volume.backing for volume in source.host.volumes.values()]
+    paths += source.backing
     paths += [root.findtext(f"os/{tag}", "") for tag in ("kernel", "initrd", "dtb")]
     with host.calls("look at", host.name) as connection:
         capabilities = parse(_or_else(connection.getCapabilities, "<capabilities/>"), root="capabilities")
@@ -304,7 +309,6 @@ def _volume(path: str, volume: Any) -> VolumeReading:
         kind=root.get("type", "file"),
         backing=root.findtext("backingStore/path", ""),
         backing_format="" if backing_format is None else backing_format.get("type", ""),
-        times=tuple(root.findtext(f"target/timestamps/{tag}", "") for tag in ("mtime", "ctime")),
     )
 
 
