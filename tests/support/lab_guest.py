@@ -7,6 +7,7 @@ the kernel unpacks one after the other, so users get the tiny guest as it is.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import stat
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ _XML = """\
     {disks}
     {network}
     <serial type='pty'>
-      <log file='/var/log/libvirt/qemu/{name}-serial.log' append='on'/>
+      <log file='{console}' append='on'/>
     </serial>
     <console type='pty'/>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
@@ -103,6 +104,11 @@ def install(shared: Path) -> None:
     (place / "initrd").write_bytes(data + padding + tiny_initramfs.archive(entries))
 
 
+def identity(shared: Path) -> str:
+    """A hash of the guest that was installed there."""
+    return hashlib.sha256((shared / "tiny/vmlinuz").read_bytes() + (shared / "tiny/initrd").read_bytes()).hexdigest()
+
+
 def definition(
     name: str, *, disk: str = "", cache: str = "none", network: bool = False, more: str = "", uuid: str = ""
 ) -> str:
@@ -113,6 +119,7 @@ def definition(
         memory=MEMORY_MIB,
         machine="pc",
         place=PLACE,
+        console=console_path(name),
         arguments=f"{tiny.kernel_arguments(name)} rdinit=/lab-init",
         disks=_DISK.format(path=disk, cache=cache) if disk else "",
         network=_NETWORK if network else "",
@@ -166,9 +173,14 @@ def counted(domain: libvirt.virDomain) -> Counted:
     return Counted(int(words[0]), float(words[1]), words[2])
 
 
+def console_path(name: str) -> str:
+    """Where each host keeps what the guest wrote to its serial console while it ran there."""
+    return f"/var/log/libvirt/qemu/{name}-serial.log"
+
+
 def console(host: LabHost, name: str) -> str:
     """What the guest wrote to its serial console while it ran on that host."""
-    path = host.path(f"/var/log/libvirt/qemu/{name}-serial.log")
+    path = host.path(console_path(name))
     return path.read_text(errors="replace") if path.exists() else ""
 
 

@@ -51,7 +51,7 @@ rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin
 cat > "$1"/etc/libvirt/qemu.conf <<'END'
 {QEMU_CONF}END
 """
-_WORK_PREFIX = ".work-"
+WORK_PREFIX = ".work-"
 _UNUSED_S = 7 * 24 * 3600.0
 _BUILD_TIMEOUT_S = 1800.0
 
@@ -74,28 +74,28 @@ def identity() -> str:
 
 def find() -> Path | None:
     """The built tree, or None."""
-    tree = _directory() / identity()
+    tree = directory() / identity()
     return tree if tree.is_dir() else None
 
 
 def build(say: Callable[[str], None] = lambda _words: None) -> Path:
     """The tree, built now if it is not there yet (two to three minutes). Raises RuntimeError, NotFound."""
-    with _locked():
+    with locked():
         found = find()
         if found is not None:
             (found.parent / f"{found.name}.used").touch()
             return found
         _remove_old()
         say("building the lab hosts' file system: two to three minutes, once")
-        work = _directory() / f"{_WORK_PREFIX}{os.getpid()}"
+        work = directory() / f"{WORK_PREFIX}{os.getpid()}"
         work.mkdir()
         try:
             _install(work)
-            (_directory() / f"{identity()}.used").touch()
-            (work / "tree").rename(_directory() / identity())
+            (directory() / f"{identity()}.used").touch()
+            (work / "tree").rename(directory() / identity())
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return _directory() / identity()
+        return directory() / identity()
 
 
 def _install(work: Path) -> None:
@@ -130,7 +130,7 @@ def _install(work: Path) -> None:
         raise RuntimeError("mmdebstrap failed:\n" + "\n".join(words))
 
 
-def _directory() -> Path:
+def directory() -> Path:
     """Beside the other things that are built once; a test's own HVTUI_CACHE_DIR does not count."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvtui"
     path = cache / "lab"
@@ -139,17 +139,18 @@ def _directory() -> Path:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    with (_directory() / ".lock").open("w") as file:
+def locked() -> Iterator[None]:
+    """One builder at a time of what is kept there; the kernel frees the lock of a process that dies."""
+    with (directory() / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _remove_old() -> None:
     """Remove what killed builds left, and trees of other recipes that nobody has started a host from for a week."""
-    for path in _directory().glob(f"{_WORK_PREFIX}*"):
+    for path in directory().glob(f"{WORK_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
-    for stamp in _directory().glob("*.used"):
+    for stamp in directory().glob("*.used"):
         if time.time() - stamp.stat().st_mtime > _UNUSED_S:
             shutil.rmtree(stamp.with_suffix(""), ignore_errors=True)
             stamp.unlink()
