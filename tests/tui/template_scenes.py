@@ -105,9 +105,10 @@ def import_plan() -> Plan:
 def undo_choices() -> list[tuple[str, str, str]]:
     """What u asks on a VM that was deployed with others, while another one's job is newer."""
     jobs = tuple(reversed([job for job in running_set() if job.set_id is not None]))
+    own = replace(jobs[2], vm_name="web-03", title="Deploy web-03 from debian", set_title="Deploy 5 VMs from debian")
     last = scenes.job(212, JobState.DONE, scenes.stop_plan(), done=1)
-    return undo_handlers.choices(undo_handlers.Found(jobs[2], jobs[2].plan), jobs[:5],
-                                 undo_handlers.Found(last, last.plan))  # fmt: skip
+    newest = undo_handlers.Found(last, last.plan)
+    return undo_handlers.choices(undo_handlers.Found(own, own.plan), jobs[:5], newest)
 
 
 def running_set() -> tuple[Job, ...]:

@@ -10,6 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
 
+from host.text import display_width, fit
 from hvtui.tui.screens.dialog import Dialog
 from hvtui.tui.symbols import CURSOR
 from hvtui.tui.widgets.page import Page, Row
@@ -65,5 +66,6 @@ class ChoiceScreen(Dialog[str | None]):
     def _row(self, place: int, what: str, about: str) -> Row:
         is_current = place == self._cursor
         margin = Content.styled(f" {CURSOR if is_current else ' '} ", "bold $accent")
+        cells = max(display_width(each) for _key, each, _about in self._choices)
         told = (f"   {about}" if about else "", "$text-muted")
-        return Row(Content.assemble((what, "bold" if is_current else ""), told), margin, _INDENT)
+        return Row(Content.assemble((fit(what, cells), "bold" if is_current else ""), told), margin, _INDENT)

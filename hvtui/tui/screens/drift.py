@@ -125,7 +125,8 @@ class DriftScreen(HvtuiScreen):
     def _detail(self) -> list[Row]:
         if self._problem is not None:
             remedy = printable(in_keys(self._problem.remedy), limit=400)
-            rows = [row(printable(str(self._problem), limit=400), mark="×", style="$text-error")]
+            about = f"{self._problem.about}: " if self._problem.about else ""
+            rows = [row(printable(f"{about}{self._problem.cause}", limit=400), mark="×", style="$text-error")]
             rows += [row(remedy, style="$text-muted")] if remedy else []
             return [row(), *rows, row(), _choose_row()]
         if self.drift is None:
