@@ -116,17 +116,23 @@ def is_local_uri(uri: str) -> bool:
     return scheme.partition("+")[2] in {"", "unix"} and not host
 
 
-def _with_no_tty(uri: str) -> str:
-    """ssh must never ask on the terminal that the interface owns (no_tty=1 makes it fail instead)."""
+def _for_ssh(uri: str) -> str:
+    """ssh must never ask on the terminal that the interface owns (no_tty=1 makes it fail instead), and logs in once a
+    host (host.ssh), unless the URI names a command of its own."""
     if "+ssh" not in uri:
         return uri
     from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
     parts = urlsplit(uri)
-    if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
+    if not parts.scheme.endswith("+ssh"):
         return uri
-    query = urlencode([*parse_qsl(parts.query), ("no_tty", "1")], safe="/")
-    return urlunsplit(parts._replace(query=query))
+    query = dict(parse_qsl(parts.query))
+    if "command" not in query:
+        from host.ssh import reusing_command
+
+        query |= {"command": command} if (command := reusing_command()) else {}
+    query.setdefault("no_tty", "1")
+    return urlunsplit(parts._replace(query=urlencode(query, safe="/")))
 
 
 class Host:
@@ -324,7 +330,7 @@ class Host:
         if self._closed.is_set():
             raise ConnectionLost("the connection was closed", about=self.name)
         start_event_thread()
-        connection = _open_in_time(_with_no_tty(self.uri), self._closed, read_only=self.read_only)
+        connection = _open_in_time(_for_ssh(self.uri), self._closed, read_only=self.read_only)
 
         def closed(_connection: Any, reason: int, _opaque: Any) -> None:
             words = ("an error", "the daemon closed it", "keepalive timed out", "closed here")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from host.connection import Host
@@ -29,17 +30,22 @@ class Answer(Generic[Found]):
 
 
 def ask_all(hosts: Sequence[Host], question: Callable[[Host], Found], *, timeout_s: float) -> tuple[Answer[Found], ...]:
-    """Every host's answer, in the order of `hosts`, after `timeout_s` at the latest. `question` runs on a thread a
-    host; it may raise HvtuiError."""
+    """Every host's answer to one question, as `ask_each` gives them."""
+    return ask_each([(host, partial(question, host)) for host in hosts], timeout_s=timeout_s)
+
+
+def ask_each(questions: Sequence[tuple[Host, Callable[[], Found]]], *, timeout_s: float) -> tuple[Answer[Found], ...]:
+    """The answers in the order of `questions`, after `timeout_s` at the latest. Each question runs on a thread of its
+    own; it may raise HvtuiError."""
     began_s = time.monotonic()
     changed = threading.Condition()
     answers: dict[int, Answer[Found]] = {}
 
-    def ask(place: int, host: Host) -> None:
+    def ask(place: int, host: Host, question: Callable[[], Found]) -> None:
         value: Found | None = None
         error: HvtuiError | None = HvtuiError("an internal error, told on standard error", about=host.name)
         try:
-            value, error = question(host), None
+            value, error = question(), None
         except HvtuiError as problem:
             error = problem
         finally:
@@ -47,12 +53,12 @@ def ask_all(hosts: Sequence[Host], question: Callable[[Host], Found], *, timeout
                 answers[place] = Answer(host, value, error, time.monotonic() - began_s)
                 changed.notify()
 
-    for place, host in enumerate(hosts):
-        threading.Thread(target=ask, args=(place, host), name=f"ask-{host.name}", daemon=True).start()
+    for place, (host, question) in enumerate(questions):
+        threading.Thread(target=ask, args=(place, host, question), name=f"ask-{host.name}", daemon=True).start()
     with changed:
-        changed.wait_for(lambda: len(answers) == len(hosts), timeout_s)
+        changed.wait_for(lambda: len(answers) == len(questions), timeout_s)
         told = dict(answers)
-    return tuple(told.get(place) or _late(host, timeout_s) for place, host in enumerate(hosts))
+    return tuple(told.get(place) or _late(host, timeout_s) for place, (host, _) in enumerate(questions))
 
 
 def _late(host: Host, timeout_s: float) -> Answer[Found]:

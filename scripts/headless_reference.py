@@ -15,7 +15,7 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import host_list, job, profile, streaming, template, vm  # noqa: E402 - the path above comes first
+from hvtui.cli import host_list, host_test, job, profile, streaming, template, vm  # noqa: E402 - the path above comes first
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
@@ -133,6 +133,7 @@ def page() -> str:
     parts += ["\n### Lines of `vm watch` and `host events`\n", "Each has `at` (ISO 8601, UTC) and `kind`.\n"]
     parts += ["| kind | from | meaning |\n| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in LINE_KINDS)]
     parts += ["\n### A host of the list (`host list`)\n", _columns(host_list.COLUMNS)]
+    parts += ["\n### A leg (`host test`)\n", _columns(host_test.COLUMNS)]
     parts += ["\n### The host (`host show`, `host overview`)\n", HOST_KEYS]
     return "\n".join(parts).rstrip() + "\n"
 

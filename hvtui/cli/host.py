@@ -20,8 +20,10 @@ VERBS: Verbs = {
     "list": ("hvtui.cli.host_list:list_", "List the configured hosts, and which of them answer."),
     "add": ("hvtui.cli.host_list:add", "Add a host to the configuration."),
     "remove": ("hvtui.cli.host_list:remove", "Take a host out of the configuration."),
+    "test": ("hvtui.cli.host_test:test", "Try each leg to hosts, and between them."),
     "overview": ("hvtui.cli.overview:overview", "The host, its VMs by state, and what needs attention."),
     "show": ("hvtui.cli.host:show", "Hardware, versions, load, and what guests can have here."),
+    "whatif": ("hvtui.cli.host_whatif:whatif", "What if a host died now: where would its VMs fit?"),
     "events": ("hvtui.cli.host:events", "Stream what happens to VMs as JSON lines."),
 }
 EVENT_KEYS = ("at", "kind", "vm", "uuid", "detail")

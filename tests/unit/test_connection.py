@@ -91,7 +91,7 @@ def test_a_host_is_named_after_its_uri(uri: str, name: str) -> None:
     ],
 )
 def test_ssh_never_asks_on_the_terminal(uri: str, opened: str) -> None:
-    assert module._with_no_tty(uri) == opened
+    assert module._for_ssh(uri) == opened
 
 
 def test_the_system_is_the_default_for_root_and_the_session_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
