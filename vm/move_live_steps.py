@@ -29,6 +29,7 @@ from vm.move_steps import back, boot_id, refuse_after_hand_over, refuse_two
 
 _POLL_S = 0.2
 _WISHES_S = 0.5
+_CANCELLED, _TOO_LONG = "by the user", "for taking too long"  # why a move was given up
 _QUIET_S = 90.0  # libvirt notices a peer that is gone after 30 s
 _NO_JOB = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
 
@@ -92,11 +93,11 @@ def _stayed(ctx: StepContext, args: Args, here: Side, watch: _Watch, call: _Call
     if not here.is_active:
         cause = f"its guest was shut down while it was moved: it is off on {source}"
         raise WrongState(cause, about=args["name"], remedy="Move it offline (--kind offline), or start it")
-    if watch.given_up == "cancel":
+    if watch.given_up == _CANCELLED:
         raise Cancelled(f"cancelled by the user: it runs on {source}", about=args["name"])
     if watch.given_up == QUICK:
         return {"handed_over": False, "given_up": "for Quick Migration", **_last(watch.moment)}
-    if watch.given_up == Stuck.CANCEL:
+    if watch.given_up == _TOO_LONG:
         cause = f"the guest writes faster than its memory can be copied: given up after {args['patience_s']:g} s"
         raise HvtuiError(f"{cause}; it runs on {source}", about=args["name"],
                          remedy="Try --kind quick, --postcopy, or a higher --bandwidth and --downtime")  # fmt: skip
@@ -196,7 +197,7 @@ class _Watch:
 
     def _steer(self) -> None:
         if self._ctx.is_cancelled() and not self._is_postcopy:
-            self._give_up("cancel")
+            self._give_up(_CANCELLED)
         now_s = time.monotonic()
         if now_s - self._looked_at_s >= _WISHES_S:
             self._looked_at_s = now_s
@@ -240,7 +241,7 @@ class _Watch:
             case Stuck.POSTCOPY:
                 self._begin_postcopy()
             case Stuck.CANCEL:
-                self._give_up(Stuck.CANCEL.value)
+                self._give_up(_TOO_LONG)
             case Stuck.ASK:
                 ways = (
                     "--quick, --postcopy or --downtime" if self._args["quick_follows"] else "--postcopy or --downtime"
@@ -252,7 +253,7 @@ class _Watch:
         if self._is_postcopy:
             return
         self.given_up = why
-        self._said = "going back to the source" if why == "cancel" else "giving it up"
+        self._said = "going back to the source" if why == _CANCELLED else "giving it up"
         self._on_domain(abort)
 
     def _on_domain(self, change: Any) -> Any:

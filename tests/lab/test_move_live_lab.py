@@ -1,0 +1,212 @@
+"""Live moves between two lab hosts: the guest lives on, on one host, with its disks whole; cancelled, limited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libvirt
+import pytest
+
+from host import jobs
+from host.job_model import JobState
+from tests.support import lab_guest
+from tests.support.lab import Lab
+from tests.support.lab_saved import SavedGuests
+from tests.support.live_moves import (
+    SLOW,
+    Pair,
+    figures,
+    runs_at_the_source_alone,
+    runs_at_the_target_alone,
+    states,
+    volumes,
+)
+from tests.support.waiting import wait_for
+from vm.move_model import MoveKind, Stuck
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Iterator[Pair]:
+    both = Pair(lab)
+    yield both
+    both.close()
+
+
+def test_a_guest_on_shared_storage_lives_on_at_the_target(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    before = lab_guest.counted(guest.domain)
+    guest.domain.setAutostart(1)
+
+    plan = pair.plan("count")
+    job = pair.run(plan)
+
+    assert job.state is JobState.DONE, job.error
+    runs_at_the_target_alone(pair, guest)
+    assert guest.counted_on(pair.there).count >= before.count
+    assert guest.on(pair.there).autostart()
+    assert any(note.startswith("predicted") for note in plan.notes)
+    told = figures(job)
+    assert told["handed_over"] is True
+    assert told["boot_id"] == guest.boot_id
+    assert told["total_s"] > 0 and told["downtime_s"] < told["total_s"] and told["bytes"] > 10 << 20
+
+
+def test_it_comes_back_as_it_went(lab: Lab, pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    assert pair.run(pair.plan("count")).state is JobState.DONE
+    home = Pair(lab, "lab2", "lab1")
+
+    job = home.run(home.plan("count"))
+
+    assert job.state is JobState.DONE, job.error
+    runs_at_the_target_alone(home, guest)
+    home.close()
+
+
+def test_without_a_way_between_the_hosts_hvtui_drives_the_move(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    plan = pair.plan("count", direct=True)
+
+    job = pair.run(plan)
+
+    assert job.state is JobState.DONE, job.error
+    runs_at_the_target_alone(pair, guest)
+    assert any("hvtui itself drives" in warning for warning in plan.warnings)
+
+
+def test_a_paused_guest_arrives_paused(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    guest.domain.suspend()
+
+    job = pair.run(pair.plan("count"))
+
+    assert job.state is JobState.DONE, job.error
+    assert states(pair, "count") == ("gone", "paused")
+    guest.on(pair.there).resume()
+    runs_at_the_target_alone(pair, guest)
+
+
+def test_its_disks_go_along_where_they_are_not_shared(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here, pool="default")
+
+    plan = pair.plan("count")
+    job = pair.run(plan)
+
+    assert job.state is JobState.DONE, job.error
+    assert "(live-storage)" in plan.title
+    assert any(note.startswith("live cannot be: lab2 does not see its disk vda") for note in plan.notes)
+    runs_at_the_target_alone(pair, guest)
+    assert lab_guest.checksum_inside(guest.on(pair.there)) == guest.disk.checksum
+    assert volumes(pair.here) == set()
+    (copy,) = volumes(pair.there)
+    definition = guest.on(pair.there).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    assert copy in definition and "type='qcow2'" in definition
+
+
+def test_the_disks_stay_at_the_source_when_asked_to(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here, pool="default")
+
+    job = pair.run(pair.plan("count", keep_source_disks=True))
+
+    assert job.state is JobState.DONE, job.error
+    runs_at_the_target_alone(pair, guest)
+    assert volumes(pair.here) == {"count.qcow2"}
+
+
+@pytest.mark.parametrize("pool", ["shared", "default"])
+def test_a_cancelled_move_leaves_everything_as_it_was(pair: Pair, guests: SavedGuests, pool: str):
+    guest = guests.start(pair.here, pool=pool)
+    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
+
+    jobs.cancel(moving.id, pair.journal)
+
+    assert moving.ended().state is JobState.CANCELLED, moving.job.error
+    runs_at_the_source_alone(pair, guest)
+    assert volumes(pair.there) == set()
+    assert lab_guest.checksum_inside(guest.domain) == guest.disk.checksum
+
+
+def test_a_higher_bandwidth_takes_effect_while_it_runs(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
+
+    jobs.wish(moving.id, pair.journal, bandwidth="1000M", downtime="2s")
+
+    assert moving.ended(40).state is JobState.DONE, moving.job.error
+    runs_at_the_target_alone(pair, guest)
+
+
+def test_progress_says_how_much_is_left(pair: Pair, guests: SavedGuests):
+    guests.start(pair.here)
+    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
+
+    wait_for(lambda: "left" in (moving.job.current_step.note if moving.job.current_step else ""), what="a figure")
+    step = moving.job.current_step
+    assert step is not None and step.fraction is not None and 0 < step.fraction < 1
+
+    jobs.cancel(moving.id, pair.journal)
+    moving.ended()
+
+
+def test_a_move_that_does_not_converge_is_given_up_by_policy(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+
+    job = pair.run(pair.plan("count", bandwidth_bytes_s=SLOW, stuck=Stuck.CANCEL, patience_s=1.0))
+
+    assert job.state is JobState.FAILED
+    assert "given up after 1 s" in job.error and "it runs on lab1" in job.error
+    runs_at_the_source_alone(pair, guest)
+
+
+def test_a_move_that_does_not_converge_becomes_a_quick_one_by_policy(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+
+    job = pair.run(pair.plan("count", bandwidth_bytes_s=SLOW, stuck=Stuck.QUICK, patience_s=1.0))
+
+    assert job.state is JobState.DONE, job.error
+    assert figures(job)["handed_over"] is False
+    runs_at_the_target_alone(pair, guest)
+
+
+def test_a_quick_move_is_taken_instead_when_that_is_wished(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
+
+    jobs.wish(moving.id, pair.journal, quick="yes")
+
+    assert moving.ended().state is JobState.DONE, moving.job.error
+    runs_at_the_target_alone(pair, guest)
+
+
+def test_post_copy_ends_a_move_that_would_take_long(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW, postcopy=True))
+
+    jobs.wish(moving.id, pair.journal, postcopy="yes")
+
+    job = moving.ended()
+    if job.state is JobState.CANCELLED or "Postcopy is not supported" in job.error:
+        runs_at_the_source_alone(pair, guest)
+    else:
+        assert job.state is JobState.DONE, job.error
+        runs_at_the_target_alone(pair, guest)
+
+
+def test_several_connections_carry_it_too(pair: Pair, guests: SavedGuests):
+    guest = guests.start(pair.here)
+
+    job = pair.run(pair.plan("count", connections=2))
+
+    assert job.state is JobState.DONE, job.error
+    runs_at_the_target_alone(pair, guest)
+
+
+def test_a_move_of_no_kind_but_the_wanted_one_is_planned(pair: Pair, guests: SavedGuests):
+    guests.start(pair.here, pool="default")
+
+    plan = pair.plan("count", MoveKind.LIVE)
+
+    assert [blocker.reason for blocker in plan.blockers] == [
+        "lab2 does not see its disk vda (/var/lib/libvirt/images/count.qcow2)"
+    ]
+    assert "live-storage" in plan.blockers[0].remedy
