@@ -19,10 +19,10 @@ def agent(domain: libvirt.virDomain, command: str, timeout_s: int = AGENT_TIMEOU
     return json.loads(libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), timeout_s, 0))["return"]
 
 
-def run(domain: libvirt.virDomain, script: str) -> str:
+def run(domain: libvirt.virDomain, script: str, *, limit_s: float = 10.0) -> str:
     """What a shell inside the guest printed. Raises RuntimeError when it failed."""
     pid = agent(domain, "guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True})["pid"]
-    for _ in range(200):
+    for _ in range(round(limit_s / 0.05)):
         status = agent(domain, "guest-exec-status", pid=pid)
         if status["exited"]:
             break

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--hosts", type=int, choices=[1, 2, 3], default=3)
     add("down", _down, "end it and remove everything of it")
     add("status", _status, "its hosts and their URIs")
-    guest = add("guest", _guest, "start a guest that counts seconds, with a disk of 64 MiB")
+    guest = add("guest", _guest, "start a guest that counts seconds, with a disk of 16 MiB")
     guest.add_argument("host")
     guest.add_argument("guest")
     guest.add_argument("--pool", choices=["shared", "default"], default="shared")

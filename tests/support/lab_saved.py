@@ -26,6 +26,7 @@ from tests.support.lab_setup import POOLS
 from tests.support.waiting import wait_for
 
 _BOOTED = "booted-for-all"
+_FORMAT = 3  # of what is kept
 # struct _virQEMUSaveHeader: magic, version, length of what follows, was running, compressed, where the cookie begins.
 _HEADER = struct.Struct("=16s5I56x")
 
@@ -83,8 +84,8 @@ class SavedGuests:
 def _kept(lab: Lab) -> Path:
     """The saved guest in the cache, booted and saved now when it is not there."""
     with lab_tree.locked():
-        lab_guest_key = f"{lab_tree.identity()} {lab_guest.identity(lab.shared)} {lab_guest.definition(_BOOTED)}"
-        place = lab_tree.directory() / f"guest-{hashlib.sha256(lab_guest_key.encode()).hexdigest()[:8]}"
+        key = f"{_FORMAT} {lab_tree.identity()} {lab_guest.identity(lab.shared)} {lab_guest.definition(_BOOTED)}"
+        place = lab_tree.directory() / f"guest-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         if not place.is_dir():
             for older in lab_tree.directory().glob("guest-*"):
                 shutil.rmtree(older)
