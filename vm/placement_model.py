@@ -6,7 +6,7 @@ Two tags of a VM steer it: VMs with the same `affinity/NAME` belong together on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -106,6 +106,27 @@ class HostPicture:
     problem: str = ""
     moves: int = 0
     moves_limit: int = 2
+
+
+def together(demands: Sequence[Demand]) -> Demand:
+    """What several VMs demand of the one host that is to take them all: the sums, and everything that any one needs."""
+    first = demands[0]
+    if len(demands) == 1:
+        return first
+    return Demand(
+        name=f"{len(demands)} VMs",
+        vcpus=max(demand.vcpus for demand in demands),
+        memory_bytes=sum(demand.memory_bytes for demand in demands),
+        cpu_cores=sum(demand.cpu_cores for demand in demands),
+        disks=tuple(disk for demand in demands for disk in demand.disks),
+        networks=frozenset().union(*(demand.networks for demand in demands)),
+        machine=first.machine if all(demand.machine == first.machine for demand in demands) else "",
+        virtualization=first.virtualization,
+        tags=frozenset().union(*(demand.tags for demand in demands)),
+        host=first.host,
+        refused={name: why for demand in demands for name, why in demand.refused.items()},
+        own_devices=sum(demand.own_devices for demand in demands),
+    )
 
 
 def steering(tags: frozenset[str]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ VERBS: Verbs = {
     "watch": ("hvtui.cli.vm_streams:watch", "Stream state changes and rates as JSON lines."),
     "import": ("hvtui.cli.vm_import:import_", "Import a bundle, disks of another product, or an OVA."),
     "paravirtual": ("hvtui.cli.vm_import:paravirtual", "Switch an imported VM to virtio disks and cards."),
+    "place": ("hvtui.cli.vm_place:place", "Rate the hosts for a VM: stars, with reasons."),
     "export": ("hvtui.cli.vm_export:export", "Export a VM to a bundle with its disks and state."),
     "console": ("hvtui.cli.vm_streams:console", "The serial console; ctrl+] leaves."),
 }

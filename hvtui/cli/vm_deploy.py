@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 READY, STARTED, DEFINED = "ready", "started", "defined"
 READY_TIMEOUT_S = 600.0
+BEST = "best"  # hvtui.cli.placing's
 UNTIL_HELP = "When a VM counts as done: ready (its guest says so, and its seed is gone), started, or defined."
 
 
@@ -40,12 +41,17 @@ UNTIL_HELP = "When a VM counts as done: ready (its guest says so, and its seed i
     option("--owner", metavar="NAME", text="Who they belong to."),
     option("--keep-failed", is_flag=True, text="When one fails, keep what was made of it, to restart its job."),
     text="Make VMs from a template, many at once. NAME may hold a field for the number:\n"
-    "hvtui vm deploy debian 'web-{:02}' -n 20",
+    "hvtui vm deploy debian 'web-{:02}' -n 20\n--host best chooses the host of the list with most stars that has the "
+    "template.",
 )
 def deploy(session: Session, keep_failed: bool, **given: Any) -> int:
     from hvtui.cli.change_set import change_set
     from vm.deploy import plan_deploy
 
+    if session.given.get("host") == (BEST,):
+        from hvtui.cli.vm_deploy_best import settle
+
+        settle(session, given)
     return change_set(
         session,
         lambda: plan_deploy(session.host(), request(session, **given)),

@@ -71,7 +71,7 @@ RATE, MILLISECONDS, DURATION = _Through("rate", _rate), _Through("time", _millis
 @verb(
     "migrate",
     names_argument(),
-    option("--to", "to", required=True, metavar="HOST|URI", text="A host of the configuration, or a libvirt URI."),
+    option("--to", "to", required=True, metavar="HOST|URI", text="A host of the list, a libvirt URI, or 'best'."),
     option("--kind", type=click.Choice(KINDS), default="auto", text="How (auto: the least disruptive that can work)."),
     option("--bandwidth", type=RATE, metavar="RATE", text="At most so much a second, such as 100M."),
     option("--downtime", type=MILLISECONDS, metavar="TIME", text="At most so long without the guest: 300ms."),
@@ -96,10 +96,12 @@ def migrate(session: Session, names: tuple[str, ...], **given: Any) -> int:
     from hvtui.cli.change import change
     from hvtui.cli.change_set import change_set
     from hvtui.cli.chosen import chosen_vms
+    from hvtui.cli.placing import BEST, best_host_for
 
     source = session.host()
     vms = chosen_vms(session, names)
-    entry = target_entry(session, given["to"])
+    entry = best_host_for(session, vms) if given["to"] == BEST else target_entry(session, given["to"])
+    given["to"] = entry.name if given["to"] == BEST else given["to"]
     with closing(session.open_entry(entry)) as target:
         request = request_of(given, entry)
         words = tuple(_words(given))
