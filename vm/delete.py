@@ -21,15 +21,16 @@ from host.units import format_bytes
 from vm import delete_steps  # noqa: F401 - registers the verbs that these plans are made of
 from vm.commands import hint, host_blockers, identity, virsh, words
 from vm.deploy_steps import seed_drives, without_drives
-from vm.disk_uses import DiskUse, chosen, disk_uses
+from vm.disk_uses import DiskUse, chosen, disk_uses, file_uses
 from vm.domain_xml import parse, read_config, to_text
 from vm.lifecycle import effective_state, plan_off
 from vm.model import Disk, Vm, VmState
 from vm.unseed import pool_of, unseed_step
 
-__all__ = ["DiskUse", "disk_uses", "plan_delete"]
+__all__ = ["DiskUse", "disk_uses", "file_uses", "plan_delete"]
 
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
+_BOOT_FILES = ("kernel", "initrd")
 _TPM_SINCE = 8_009_000  # VIR_DOMAIN_UNDEFINE_TPM came with libvirt 8.9.0; before, undefine always removed the state
 
 _Part: TypeAlias = tuple[int, str, str]  # libvirt's flag, virsh's option, what is lost
@@ -54,14 +55,14 @@ def plan_delete(
     `all_disks` every one that can go. `off` turns a running one off first. Raises NotFound, UsageError for a disk that
     it does not have."""
     belongings = _read_belongings(host, vm)
-    known = disk_uses(host, vm) if remove_disks or all_disks else ()
+    known = file_uses(host, vm) if remove_disks or all_disks else ()
     known = tuple(use for use in known if use.path not in {path for path, _ in belongings.seeds})
     removable = [use.target for use in known if use.removable] if all_disks else []
     uses = chosen(known, (*remove_disks, *removable))
     turns_off = off and vm.is_active
     title = f"Delete {vm.name}"
     return Plan(
-        title=title + (f" and {_disk_count(len(uses))}" if uses else ""),
+        title=title + (f" and {_disk_count(uses)}" if uses else ""),
         host_uri=host.uri,
         steps=(
             _check_step(vm, uses, off=off),
@@ -98,7 +99,8 @@ def _stays(use: DiskUse) -> str:
     return f"The disk {printable(_name(use), limit=200)} stays: {use.keep_reason}"
 
 
-def _disk_count(count: int) -> str:
+def _disk_count(uses: Sequence[DiskUse]) -> str:
+    count = sum(use.device not in _BOOT_FILES for use in uses)
     return "1 disk" if count == 1 else f"{count} disks"
 
 
@@ -205,7 +207,8 @@ def _volume_step(host: Host, vm: Vm, use: DiskUse) -> Step:
 
     args: dict[str, Json] = {**identity(vm), "path": use.path, "pool": use.pool, "volume": use.volume}
     command = shlex.join(["virsh", "-c", host.uri, "vol-delete", "--pool", use.pool, "--vol", use.volume])
-    title = f"Remove the disk {_name(use)}, if still nothing uses it"
+    what = use.device if use.device in _BOOT_FILES else "disk"
+    title = f"Remove the {what} {_name(use)}, if still nothing uses it"
     return Step("vm.remove-disk", title, args, (command,) if use.volume else ())
 
 
@@ -238,7 +241,8 @@ def _seed_lost(seed: tuple[str, str]) -> str:
 
 def _disk_lost(use: DiskUse) -> str:
     size = "" if use.size_bytes is None else f", {format_bytes(use.size_bytes)}"
-    return f"the disk {use.path}{size}, {'used by nothing else' if use.removable else 'but ' + use.keep_reason}"
+    what = use.device if use.device in _BOOT_FILES else "disk"
+    return f"the {what} {use.path}{size}, {'used by nothing else' if use.removable else 'but ' + use.keep_reason}"
 
 
 def _kept(disks: Sequence[Disk], removed_targets: AbstractSet[str]) -> tuple[str, ...]:

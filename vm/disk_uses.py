@@ -26,6 +26,7 @@ from vm.model import Vm
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 _IMAGE_TYPES = frozenset({"file", "volume"})
 _SPLIT = re.compile(r"[,=]")  # QEMU's own arguments: file=/path,format=raw
+_IMPORTED = re.compile(r"-[0-9a-f]{8}-(kernel|initrd)$")  # as vm.import_bundle names what came with a VM
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +246,43 @@ def _inspect_outside(world: World, path: str, needed_by: str) -> None:
 def disk_uses(host: Host, vm: Vm) -> tuple[DiskUse, ...]:
     """Each disk of the VM with its size, who else uses it, and why it must be kept, if so. Reads every other VM and
     every active pool: some calls for each. Raises NotFound, ConnectionLost."""
+    roots, world = _read(host, vm)
+    return _disk_uses(roots, world)
+
+
+def file_uses(host: Host, vm: Vm) -> tuple[DiskUse, ...]:
+    """As `disk_uses`, and the kernel and the initrd that an import made for this VM (device "kernel", "initrd"); those
+    that somebody else made, or that VMs share, are nobody's to remove with it."""
+    roots, world = _read(host, vm)
+    paths = ((tag, root.findtext(f"os/{tag}", "").strip()) for root in roots for tag in ("kernel", "initrd"))
+    imported = dict.fromkeys((tag, path) for tag, path in paths if _IMPORTED.search(path))
+    return (*_disk_uses(roots, world), *(_file_use(world, tag, path) for tag, path in imported))
+
+
+def _read(host: Host, vm: Vm) -> tuple[list[Element], World]:
     with host.calls("look at the disks of", vm.name) as connection:
         domain = connection.lookupByUUIDString(vm.uuid)
         roots = [parse(text) for text in dict.fromkeys((domain.XMLDesc(_INACTIVE), domain.XMLDesc(0)))]
-        world = read_world(connection, host, without_uuid=vm.uuid, refresh=not host.read_only)
+        return roots, read_world(connection, host, without_uuid=vm.uuid, refresh=not host.read_only)
+
+
+def _file_use(world: World, device: str, path: str) -> DiskUse:
+    volume = world.volume_at(path)
+    return DiskUse(
+        target=device,
+        device=device,
+        source=path,
+        source_type="file",
+        path=path,
+        pool=volume.pool if volume is not None else "",
+        volume=volume.name if volume is not None else "",
+        size_bytes=_size(world, path, volume),
+        used_by=world.look_up(world.users, path),
+        keep_reason=why_kept(world, path),
+    )
+
+
+def _disk_uses(roots: list[Element], world: World) -> tuple[DiskUse, ...]:
     disks: dict[tuple[str, str], DiskUse] = {}
     for root in roots:
         for disk in root.iterfind("devices/disk"):

@@ -148,7 +148,7 @@ async def deploy_debian(app: HvtuiApp, _target: Target) -> None:
 async def delete(app: HvtuiApp, target: Target) -> None:
     """One VM: ask which disks go too, and whether to turn it off. Several: disks are kept."""
     from hvtui.tui.screens.delete import DeleteScreen, Deletion
-    from vm.delete import disk_uses, plan_delete
+    from vm.delete import file_uses, plan_delete
 
     host = app.services.host
     if len(target.vms) > 1:
@@ -159,7 +159,7 @@ async def delete(app: HvtuiApp, target: Target) -> None:
         await app.propose(await kept(target.vms), done="deleted", again=kept)
         return
     vm = target.vms[0]
-    uses = await app.bridge.call(disk_uses, host, vm)
+    uses = await app.bridge.call(file_uses, host, vm)
     asks = bool(uses) or (vm.is_active and vm.persistent)
     wanted = await app.push_screen_wait(DeleteScreen(vm, uses)) if asks else Deletion()
     if wanted is not None:

@@ -17,7 +17,7 @@ from host.plan import Danger, Step
 from tests.support.running import do, done, submit, undo
 from tests.support.simulated_world import HOSTILE_NAMES, domain, uuid_of, world
 from vm import inventory
-from vm.delete import DiskUse, disk_uses, plan_delete
+from vm.delete import DiskUse, disk_uses, file_uses, plan_delete
 
 IMAGES = "/var/lib/libvirt/images"
 VNC = "<graphics type='vnc' port='-1' autoport='yes' passwd='sesame'/>"
@@ -372,3 +372,42 @@ def test_a_volume_that_became_another_file_stays(disks: Host) -> None:
     with pytest.raises(Conflict, match="another file"):
         do(disks, step, volume="common.qcow2")
     assert "common.qcow2" in volumes(disks)
+
+
+# What an import brought besides disks
+
+
+@pytest.fixture
+def imported(open_world: Callable[[str], Host]) -> Host:
+    """Two VMs with kernels in the pool: one that an import made for it, and one of the administrator's own."""
+    boot = "<kernel>{0}</kernel><initrd>{1}</initrd>"
+    own = domain("twin", disks=[f"{IMAGES}/twin.qcow2"]).replace(
+        "</os>", boot.format(f"{IMAGES}/twin-0a1b2c3d-kernel", f"{IMAGES}/twin-0a1b2c3d-initrd") + "</os>"
+    )
+    others = domain("other", disks=[f"{IMAGES}/other.qcow2"]).replace(
+        "</os>", boot.format(f"{IMAGES}/vmlinuz", f"{IMAGES}/twin-0a1b2c3d-initrd") + "</os>"
+    )
+    host = open_world(world([own, others]))
+    for name in ("twin.qcow2", "other.qcow2"):
+        volume(host, name)
+    for name in ("twin-0a1b2c3d-kernel", "twin-0a1b2c3d-initrd", "vmlinuz"):
+        volume(host, name, kind="raw")
+    return host
+
+
+def test_an_imported_kernel_goes_with_all_disks_and_one_that_others_use_stays(imported: Host) -> None:
+    plan = plan_delete(imported, inventory.find(imported, "twin"), all_disks=True)
+    assert plan.title == "Delete twin and 1 disk"
+    assert any(loss.startswith(f"the kernel {IMAGES}/twin-0a1b2c3d-kernel") for loss in plan.losses)
+    assert any("initrd stays: other uses it too" in warning for warning in plan.warnings)
+    assert submit(plan, imported).state is JobState.DONE
+    assert volumes(imported) == {"other.qcow2", "twin-0a1b2c3d-initrd", "vmlinuz"}
+
+
+def test_an_imported_kernel_stays_with_the_disks(imported: Host) -> None:
+    done(plan_delete(imported, inventory.find(imported, "twin")), imported)
+    assert "twin-0a1b2c3d-kernel" in volumes(imported)
+
+
+def test_a_kernel_of_the_administrators_own_is_not_offered(imported: Host) -> None:
+    assert {use.target for use in file_uses(imported, inventory.find(imported, "other"))} == {"vda", "initrd"}
