@@ -23,6 +23,8 @@ VERBS: Verbs = {
     "test": ("hvtui.cli.host_test:test", "Try each leg to hosts, and between them."),
     "overview": ("hvtui.cli.overview:overview", "The host, its VMs by state, and what needs attention."),
     "show": ("hvtui.cli.host:show", "Hardware, versions, load, and what guests can have here."),
+    "drain": ("hvtui.cli.host_drain:drain", "Empty a host for maintenance."),
+    "resume": ("hvtui.cli.host_drain:resume", "Take a drained host back, and bring its VMs home."),
     "whatif": ("hvtui.cli.host_whatif:whatif", "What if a host died now: where would its VMs fit?"),
     "events": ("hvtui.cli.host:events", "Stream what happens to VMs as JSON lines."),
 }
