@@ -64,6 +64,8 @@ def _chain(here: SourceReading, volume: VolumeReading | None) -> tuple[str, ...]
     found: list[str] = []
     while volume is not None and volume.backing and volume.backing not in found:
         found.append(volume.backing)
+        if volume.backing_format == "raw":  # what was written into that one is no header, whatever it looks like
+            break
         volume = here.host.volumes.get(volume.backing)
     return tuple(found)
 

@@ -147,14 +147,14 @@ def _copy_image(ctx: StepContext, args: Args, image: Args) -> str:
         is_cancelled=ctx.is_cancelled,
     )
     if image.get("backing"):
-        _rebase(there, image)
+        rebase(there, image)
     with there.calls("look at", image["volume"]) as connection:
         volumes.refresh(connection.storagePoolLookupByName(image["pool"]))  # libvirt sees its format now
     return stored.sha256
 
 
-def _rebase(there: StepContext, image: Args) -> None:
-    """Let a copy build on `backing`."""
+def rebase(there: StepContext, image: Args) -> None:
+    """Let the copy `volume` in `pool`, on the host of the context, build on the file `backing`. Raises UsageError."""
     with there.calls("let build on its copied base", image["volume"]) as connection:
         volume = connection.storagePoolLookupByName(image["pool"]).storageVolLookupByName(image["volume"])
         head = volumes.read_head(volume, size_bytes=HEAD_BYTES)

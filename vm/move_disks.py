@@ -76,6 +76,8 @@ def is_base(draft: MoveDraft, image: dict[str, Json]) -> bool:
 
 
 def _chain(disk: MoveDisk, copy: DiskCopy, mark: str) -> list[dict[str, Json]]:
+    if copy.format == "raw":  # what a guest wrote into it is no header, whatever it looks like
+        return [_image(copy.source_path, copy.pool, copy.volume, copy.path, "")]
     below = list(disk.backing[: disk.backing.index(copy.backing)] if copy.backing in disk.backing else disk.backing)
     images: list[dict[str, Json]] = []
     backing = copy.backing

@@ -19,11 +19,13 @@ from vm import (
     move_hold_steps,
     move_live_steps,
     move_quick_steps,
+    move_state_steps,
     move_steps,
     paravirtual_steps,
     profile_steps,
     ready_steps,
     settings_steps,
+    storage_move_steps,
     template_steps,
 )
 
@@ -44,10 +46,12 @@ __all__ = [
     "move_hold_steps",
     "move_live_steps",
     "move_quick_steps",
+    "move_state_steps",
     "move_steps",
     "paravirtual_steps",
     "profile_steps",
     "ready_steps",
     "settings_steps",
+    "storage_move_steps",
     "template_steps",
 ]

@@ -44,6 +44,7 @@ VERBS: Verbs = {
     "create": ("hvtui.cli.vm_create:create", "Make a VM from an image, an ISO, a kernel, or 'tiny'."),
     "deploy": ("hvtui.cli.vm_deploy:deploy", "Make VMs from a template, many at once."),
     "migrate": ("hvtui.cli.vm_migrate:migrate", "Move VMs to another host, running or not."),
+    "move-storage": ("hvtui.cli.vm_move_storage:move_storage", "Move a VM's disks to another storage pool."),
     "clone": ("hvtui.cli.vm_clone:clone", "Clone a VM: whole copies, or linked ones."),
     "unseed": ("hvtui.cli.vm_deploy:unseed", "Take the seed away from VMs deployed without waiting."),
     "rename": ("hvtui.cli.vm_settings:rename", "Give a VM another name."),
