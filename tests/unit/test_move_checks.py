@@ -1,0 +1,219 @@
+"""What keeps a VM from being moved, and in which ways: from what was read of two hosts, without any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from vm.move import choose_kind
+from vm.move_checks import judge
+from vm.move_kinds import ALL, LIVE, MEMORY, MOVES
+from vm.move_model import Check, MoveKind, MoveOptions, MovePicture, MoveRequest
+from vm.move_reading import HostReading, Namesake, PoolReading, SourceReading, TargetReading, VolumeReading
+
+UUID = "11111111-2222-3333-4444-555555555555"
+DISK = "/images/web.qcow2"
+XML = f"""
+<domain type='kvm'><name>web</name><uuid>{UUID}</uuid>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <cpu mode='custom'><model>Skylake</model></cpu>
+  <devices>
+    <emulator>/usr/bin/qemu</emulator>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{DISK}'/><target dev='vda'/></disk>
+    <interface type='network'><source network='lan'/></interface>
+    MORE
+  </devices>
+</domain>"""
+MIB = 1024**2
+POOLS = (PoolReading("default", "/images", "dir", is_active=True, free_bytes=10_000 * MIB),)
+
+
+def host(name: str, **changes: Any) -> HostReading:
+    usual = HostReading(f"qemu+ssh://{name}/system", name, "QEMU", f"uuid of {name}", "Skylake", 9_000_000, 7_002_000)
+    return replace(usual, **changes)
+
+
+def source(more: str = "", xml: str = XML, **changes: Any) -> SourceReading:
+    root = fromstring(xml.replace("MORE", more))  # noqa: S314 - the test's own
+    volume = VolumeReading(DISK, "default", "web.qcow2", 1000 * MIB, 100 * MIB, "qcow2")
+    usual = SourceReading(
+        host("lab1", volumes={DISK: volume}), UUID, "web", is_active=True, is_paused=False, is_asleep=False,
+        is_persistent=True, autostart=False, has_saved_state=False, is_busy=False, definition=root, current=root,
+        memory_bytes=512 * MIB,
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def target(**changes: Any) -> TargetReading:
+    usual = TargetReading(
+        host("lab2"), machines=frozenset({"pc-q35-7.2"}), domain_types=frozenset({"kvm", "qemu"}),
+        emulators=frozenset({"/usr/bin/qemu"}), cpus=4, cpu=2, free_memory_bytes=4000 * MIB,
+        total_memory_bytes=8000 * MIB, networks={"lan": True}, pools=POOLS, likeness={DISK: True},
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+def picture(here: SourceReading | None = None, there: TargetReading | None = None, **options: Any) -> MovePicture:
+    request = MoveRequest(peer_uri="qemu+ssh://lab2/system", options=MoveOptions(**options))
+    return judge(here or source(), there or target(), request)
+
+
+def the_check(found: MovePicture, name: str) -> Check:
+    (check,) = [check for check in found.checks if check.name == name and not check.ok]
+    return check
+
+
+def test_a_running_vm_on_shared_storage_moves_live():
+    found = picture()
+
+    assert choose_kind(found) == (MoveKind.LIVE, ())
+    assert not found.warnings
+    assert found.disks[0].is_shared
+
+
+def test_a_vm_that_is_off_moves_offline():
+    assert choose_kind(picture(source(is_active=False)))[0] is MoveKind.OFFLINE
+
+
+def test_a_disk_that_the_target_does_not_see_is_copied_and_the_better_way_says_why_not():
+    found = picture(there=target(likeness={DISK: False}))
+
+    kind, why_not = choose_kind(found)
+
+    assert kind is MoveKind.LIVE_STORAGE
+    assert why_not == (f"live cannot be: lab2 does not see its disk vda ({DISK})",)
+    assert found.disks[0].target_pool == "default"
+
+
+def test_what_cannot_be_told_to_be_shared_is_copied_where_nobody_asked_for_more():
+    found = picture(there=target(likeness={DISK: None}, pools=(replace(POOLS[0], path="/elsewhere"),)))
+
+    kind, why_not = choose_kind(found)
+
+    assert kind is MoveKind.LIVE_STORAGE
+    assert why_not[0].startswith("live may not work: whether lab2 sees its disk vda")
+    assert not found.blockers(MoveKind.LIVE)
+
+
+EACH: dict[str, tuple[dict[str, Any], dict[str, Any], str, frozenset[MoveKind], str]] = {
+    "one host": ({}, {"host": host("lab2", host_uuid="uuid of lab1")}, "host", ALL, "the same host UUID"),
+    "the same host": ({}, {"host": host("lab1")}, "host", ALL, "it is on lab1 already"),
+    "a namesake": ({}, {"by_name": Namesake("other", "web", is_active=False)}, "name", ALL, "another VM named web"),
+    "a twin that runs": ({}, {"by_uuid": Namesake(UUID, "web", is_active=True)}, "uuid", ALL, "runs a VM with"),
+    "a twin that is off": ({}, {"by_uuid": Namesake(UUID, "old", is_active=False)}, "uuid", ALL, "a definition with"),
+    "an older QEMU": ({}, {"host": host("lab2", hypervisor_version=6_002_000)}, "versions", MEMORY, "QEMU 7.2.0 on"),
+    "no such machine": ({}, {"machines": frozenset({"pc"})}, "machine", ALL, "the machine type pc-q35-7.2"),
+    "no KVM": ({}, {"domain_types": frozenset({"qemu"})}, "virtualization", ALL, "of the type kvm"),
+    "no emulator": ({}, {"emulators": frozenset({"/usr/bin/other"})}, "emulator", ALL, "no emulator at /usr/bin/qemu"),
+    "a lesser CPU": ({}, {"cpu": 0}, "cpu", MEMORY, "cannot give the guest the CPU that it runs with (Skylake)"),
+    "no network": ({}, {"networks": {}}, "network", MOVES, "lab2 has no network lan"),
+    "a network that is off": ({}, {"networks": {"lan": False}}, "network", MEMORY, "is not active on lab2"),
+    "little memory": ({}, {"free_memory_bytes": 100 * MIB}, "memory", MEMORY, "100M of memory free"),
+    "less memory in all": ({}, {"total_memory_bytes": 100 * MIB}, "memory", MOVES, "lab2 has 100M of memory"),
+    "a sleeping guest": ({"is_asleep": True}, {}, "asleep", MEMORY, "sleeps"),
+    "a busy domain": ({"is_busy": True}, {}, "busy", MOVES, "busy"),
+    "checkpoints": ({"snapshots": ("a", "b")}, {}, "checkpoints", MOVES, "2 checkpoints (a, b)"),
+    "no definition": (
+        {"is_persistent": False}, {}, "transient",
+        frozenset({MoveKind.QUICK, MoveKind.OFFLINE, MoveKind.DEFINITION}), "transient",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EACH)
+def test_an_obstacle_blocks_the_kinds_that_it_concerns_and_says_what_to_do(case: str):
+    here, there, name, blocks, words = EACH[case]
+
+    check = the_check(picture(source(**here), target(**there)), name)
+
+    assert check.blocks == blocks
+    assert words in check.reason
+    assert check.remedy
+
+
+DEVICES = {
+    "<hostdev mode='subsystem' type='pci'/>": ("host-device", MEMORY),
+    "<interface type='hostdev'/>": ("host-device", MEMORY),
+    "<filesystem type='mount'/>": ("filesystem", MEMORY),
+    "<shmem name='s'/>": ("shmem", MEMORY),
+    "<tpm model='tpm-crb'><backend type='passthrough'/></tpm>": ("tpm", MOVES),
+}
+
+
+@pytest.mark.parametrize("xml", DEVICES)
+def test_a_device_of_the_host_keeps_a_running_guest_there(xml: str):
+    name, blocks = DEVICES[xml]
+
+    assert the_check(picture(source(xml)), name).blocks == blocks
+
+
+CD = "<disk type='file' device='cdrom'><source file='/isos/a.iso'/><target dev='sda'/></disk>"
+
+
+def test_a_cd_that_the_target_has_not_blocks_until_it_is_ejected():
+    there = target(likeness={DISK: True, "/isos/a.iso": False})
+
+    check = the_check(picture(source(CD), there), "medium")
+
+    assert check.blocks >= LIVE and "/isos/a.iso" in check.reason and "--eject" in check.remedy
+    assert not picture(source(CD), there, eject=True).blockers(MoveKind.LIVE)
+
+
+def test_a_cd_that_both_hosts_have_stays_in_its_drive():
+    assert not picture(source(CD), target(likeness={DISK: True, "/isos/a.iso": True})).blockers(MoveKind.LIVE)
+
+
+def test_an_unsafe_cache_mode_blocks_what_hands_the_disk_over_and_not_a_copy():
+    xml = XML.replace("type='qcow2'/>", "type='qcow2' cache='unsafe'/>")
+
+    assert the_check(picture(source(xml=xml)), "cache").blocks == {MoveKind.LIVE, MoveKind.QUICK}
+    copied = picture(source(xml=xml), target(likeness={DISK: False}))
+    assert not copied.blockers(MoveKind.LIVE_STORAGE)
+
+
+def test_a_full_pool_blocks_copies_only():
+    there = target(likeness={DISK: False}, pools=(replace(POOLS[0], free_bytes=50 * MIB),))
+
+    check = the_check(picture(there=there), "space")
+
+    assert check.blocks == {MoveKind.LIVE_STORAGE, MoveKind.QUICK, MoveKind.OFFLINE}
+    assert "50M free" in check.reason
+
+
+def test_a_pool_that_does_not_exist_is_named_with_those_that_do():
+    request = MoveRequest(peer_uri="x", pools={"": "fast"})
+
+    found = judge(source(), target(likeness={DISK: False}), request)
+
+    assert "lab2 has no storage pool fast" in {check.reason for check in found.blockers(MoveKind.LIVE_STORAGE)}
+
+
+def test_a_definition_that_an_earlier_move_left_is_replaced():
+    found = picture(there=target(by_uuid=Namesake(UUID, "web", is_active=False, mark="0a1b2c3d")))
+
+    assert not found.blockers(MoveKind.LIVE)
+    assert any("earlier move" in check.reason for check in found.checks if check.ok)
+
+
+def test_a_simulated_host_moves_nothing():
+    found = picture(there=target(host=host("lab2", driver="TEST")))
+
+    assert [check.exit_code for check in found.checks] == [8]
+    assert found.checks[0].blocks == ALL
+
+
+def test_without_an_address_between_the_hosts_a_live_move_is_warned_about():
+    found = judge(source(), target(), MoveRequest())
+
+    assert any("hvtui itself drives" in check.reason for check in found.warnings)
+
+
+def test_words_of_a_host_are_harmless_to_show():
+    evil = XML.replace("network='lan'", "network='l&#xA;an\u202e'")
+
+    reasons = [check.reason for check in picture(source(xml=evil)).checks]
+
+    assert not any("\u202e" in reason or "\n" in reason for reason in reasons)
