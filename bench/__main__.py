@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import calls, command_line, peer, provisioning, report, screen
+from bench import calls, command_line, many_hosts, peer, provisioning, report, screen
 from bench.row import Row
 from tests.support.private_libvirtd import PrivateLibvirtd, why_not
 
@@ -27,6 +27,7 @@ def main() -> int:
             lambda: command_line.rows(daemon, directory),
             lambda: screen.rows(daemon, directory, rival),
             lambda: calls.rows(daemon, directory),
+            lambda: many_hosts.rows(daemon, directory),
             lambda: provisioning.rows(daemon, directory),
         ):
             for row in part():

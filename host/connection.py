@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 OPEN_TIMEOUT_S = 30.0
+LOGIN_TURN_S = 5.0
 MOST_SPARES = 4  # idle connections that are kept open: as many as jobs run side by side
 WEARS_OUT = libvirt.getVersion() < 10_003_000  # the client library's version: 10.3.0 fixed CVE-2024-4418
 RETRY_FIRST_S = 1.0
@@ -151,6 +152,8 @@ class Host:
         # Lost last: another thread may still be inside a call on it, so it is closed at the next loss.
         self._dead: libvirt.virConnect | None = None
         self._opening = threading.Lock()
+        # The first ssh login serves those that follow (host.ssh); many at once would be many logins, and sshd refuses.
+        self._login_turn = threading.Lock()
         self._state_lock = threading.Lock()
         self._link = Link(LinkStatus.CONNECTING, time.monotonic())
         self._listeners: list[LinkListener] = []
@@ -330,7 +333,12 @@ class Host:
         if self._closed.is_set():
             raise ConnectionLost("the connection was closed", about=self.name)
         start_event_thread()
-        connection = _open_in_time(_for_ssh(self.uri), self._closed, read_only=self.read_only)
+        is_turn = "+ssh" in self.uri and self._login_turn.acquire(timeout=LOGIN_TURN_S)
+        try:
+            connection = _open_in_time(_for_ssh(self.uri), self._closed, read_only=self.read_only)
+        finally:
+            if is_turn:
+                self._login_turn.release()
 
         def closed(_connection: Any, reason: int, _opaque: Any) -> None:
             words = ("an error", "the daemon closed it", "keepalive timed out", "closed here")

@@ -30,7 +30,7 @@ _PORTS = {"tls": 16514, "tcp": 16509}
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Subject:
     """A host under test: its entry, and a Host for it."""
 
     entry: HostEntry
@@ -50,7 +50,7 @@ def test_host(entry: HostEntry, host: Host) -> tuple[Leg, ...]:
     if legs[-1].name == "libvirt" and legs[-1].state is OK:
         legs += tried("versions", lambda: _versions(host))
         legs += tried("guests", lambda: _guests(host))
-        legs += tried("clock", lambda: _clock_leg(Tested(entry, host)))
+        legs += tried("clock", lambda: _clock_leg(Subject(entry, host)))
     return tuple(replace(leg, host=entry.name) for leg in legs)
 
 
@@ -140,7 +140,7 @@ def _guests(host: Host) -> Leg:
     return Leg("guests", OK, f"{chosen.kind}: {chosen.reason}")
 
 
-def _clock_leg(tested: Tested) -> Leg:
+def _clock_leg(tested: Subject) -> Leg:
     ahead_s = clock_ahead_s(tested)
     if ahead_s is None:
         return Leg("clock", UNKNOWN, "libvirt tells no time, and there is no ssh to ask with")
@@ -154,7 +154,7 @@ def judge_clock(ahead_s: float, whose: str) -> Leg:
     return Leg("clock", state, seen, "" if state is OK else "Let both follow the same time server (chrony)")
 
 
-def clock_ahead_s(tested: Tested) -> float | None:
+def clock_ahead_s(tested: Subject) -> float | None:
     """How far the host's clock is ahead of this machine's, in seconds, within half the time of the question; None where
     nobody can be asked."""
     if tested.host.is_local and "socket=" not in tested.entry.uri:
@@ -174,7 +174,7 @@ def clock_ahead_s(tested: Tested) -> float | None:
 # What the legs share
 
 
-def run_on(tested: Tested, words: list[str]) -> subprocess.CompletedProcess[str] | str | None:
+def run_on(tested: Subject, words: list[str]) -> subprocess.CompletedProcess[str] | str | None:
     """Run a command on the host: what came of it, or why it could not be run; None where there is no way to."""
     if tested.ssh is not None:
         return _command(tested.ssh, words)

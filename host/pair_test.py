@@ -17,7 +17,7 @@ import libvirt
 from host.accelerator import choose
 from host.connection import Host
 from host.facts import parse_host_capabilities, version_text
-from host.host_test import Tested, clock_ahead_s, judge_clock, last_words, run_on
+from host.host_test import Subject, clock_ahead_s, judge_clock, last_words, run_on
 from host.legs import Leg, LegState, tried
 from host.shared_storage import looks_shared
 from host.text import printable
@@ -47,7 +47,7 @@ class _Side:
     volumes: Mapping[str, str]  # a directory to one volume's path in it
 
 
-def test_pair(source: Tested, target: Tested) -> tuple[Leg, ...]:
+def test_pair(source: Subject, target: Subject) -> tuple[Leg, ...]:
     """Each leg from `source` to `target`; call it again the other way round. Raises nothing."""
     read: list[_Side] = []
 
@@ -70,7 +70,7 @@ def test_pair(source: Tested, target: Tested) -> tuple[Leg, ...]:
 test_pair.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test of its own
 
 
-def _comparisons(source: Tested, target: Tested, own: _Side, other: _Side) -> Iterator[tuple[str, Callable[[], Leg]]]:
+def _comparisons(source: Subject, target: Subject, own: _Side, other: _Side) -> Iterator[tuple[str, Callable[[], Leg]]]:
     yield "identity", lambda: _identity(own, other)
     yield "versions", lambda: _versions(own, other)
     yield "cpu", lambda: _cpu(target.host, own)
@@ -234,7 +234,7 @@ def _some(names: Iterable[str]) -> str:
 # What the source has to try itself
 
 
-def _reach(source: Tested, target: Tested) -> Leg:
+def _reach(source: Subject, target: Subject) -> Leg:
     """Whether the source reaches the target's libvirt, as a peer-to-peer migration does."""
     peer = target.entry.peer
     if not peer:
@@ -251,7 +251,7 @@ def _reach(source: Tested, target: Tested) -> Leg:
     return Leg("reach", OK, f"{printable(peer)} answers: {printable(done.stdout.strip(), limit=80)}")
 
 
-def _port(source: Tested, target: Tested) -> Leg:
+def _port(source: Subject, target: Subject) -> Leg:
     """Whether packets get to the ports of migrations: nobody listens there now, so "refused" is the good answer."""
     address = target.entry.address
     if not address or not _ADDRESS.fullmatch(address):
@@ -270,14 +270,14 @@ def _port(source: Tested, target: Tested) -> Leg:
     return Leg("migration port", FAIL, f"{address}:{MIGRATION_PORT}: {seen}", remedy)
 
 
-def _clocks(source: Tested, target: Tested) -> Leg:
+def _clocks(source: Subject, target: Subject) -> Leg:
     own, other = clock_ahead_s(source), clock_ahead_s(target)
     if own is None or other is None:
         return Leg("clock", UNKNOWN, "libvirt tells no time, and there is no ssh to ask both with")
     return judge_clock(other - own, f"{source.entry.name}'s")
 
 
-def _locks(source: Tested, target: Tested) -> Leg:
+def _locks(source: Subject, target: Subject) -> Leg:
     found = []
     for each in (source, target):
         done = run_on(each, ["grep", "-E", "^[[:space:]]*lock_manager", "/etc/libvirt/qemu.conf"])

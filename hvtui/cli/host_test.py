@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from host.errors import Blocked, UsageError
-from host.host_test import Tested, test_host
+from host.host_test import Subject, test_host
 from host.legs import Leg, LegState
 from host.many_hosts import ask_each
 from host.pair_test import test_pair
@@ -49,7 +49,7 @@ def test(session: Session, names: tuple[str, ...], pairs: tuple[tuple[str, str],
     ways += permutations(dict.fromkeys(names), 2)
     hosts = {entry.name: session.open_entry(entry) for entry in entries}
     try:
-        legs = _try_all([Tested(entry, hosts[entry.name]) for entry in entries], ways, session.timeout_s or TIMEOUT_S)
+        legs = _try_all([Subject(entry, hosts[entry.name]) for entry in entries], ways, session.timeout_s or TIMEOUT_S)
     finally:
         for host in hosts.values():
             host.close()
@@ -70,7 +70,7 @@ def _entries(session: Session, names: Sequence[str], pairs: Sequence[tuple[str, 
     return choose_entries(tuple(dict.fromkeys(wanted)), (), session.config())
 
 
-def _try_all(tested: Sequence[Tested], ways: Sequence[tuple[str, str]], timeout_s: float) -> list[Leg]:
+def _try_all(tested: Sequence[Subject], ways: Sequence[tuple[str, str]], timeout_s: float) -> list[Leg]:
     """Hosts first, all at once; then the ways between those that answer."""
     by_name = {each.entry.name: each for each in tested}
     hosts = [(each, "", partial(test_host, each.entry, each.host)) for each in tested]
@@ -80,7 +80,7 @@ def _try_all(tested: Sequence[Tested], ways: Sequence[tuple[str, str]], timeout_
     return found + _legs(open_ways, timeout_s)
 
 
-def _legs(questions: Sequence[tuple[Tested, str, Callable[[], tuple[Leg, ...]]]], timeout_s: float) -> list[Leg]:
+def _legs(questions: Sequence[tuple[Subject, str, Callable[[], tuple[Leg, ...]]]], timeout_s: float) -> list[Leg]:
     """Every question's legs; one that takes too long is a leg of its own."""
     answers = ask_each([(tested.host, look) for tested, _, look in questions], timeout_s=timeout_s)
     found: list[Leg] = []
