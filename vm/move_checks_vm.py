@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from host.text import printable
 from vm.commands import hint
-from vm.move_kinds import CARRY_NVRAM, CARRY_TPM, MEMORY, MOVES
+from vm.move_kinds import CARRY_CHECKPOINTS, CARRY_NVRAM, CARRY_TPM, MEMORY, MOVES
 from vm.move_model import Check, MoveKind, MoveRequest
 from vm.move_reading import SourceReading, TargetReading
 
@@ -88,7 +88,8 @@ def _checkpoints(here: SourceReading) -> Iterator[Check]:
         if names:
             shown = ", ".join(printable(name, limit=40) for name in names[:3]) + (" …" if len(names) > 3 else "")
             reason = f"it has {len(names)} {what}{'s' if len(names) > 1 else ''} ({shown}), which would stay behind"
-            yield Check("checkpoints", False, reason, "Delete them first", MOVES, CONFLICT)
+            remedy = "Delete them first, or shut it down and move it offline, which takes them along"
+            yield Check("checkpoints", False, reason, remedy, MOVES - CARRY_CHECKPOINTS, CONFLICT)
 
 
 def _carried(here: SourceReading) -> Iterator[Check]:
@@ -97,12 +98,12 @@ def _carried(here: SourceReading) -> Iterator[Check]:
         yield Check("nvram", True, "its firmware variables go along")
         if MOVES - CARRY_NVRAM:
             reason = "its firmware variables are in a file of this host"
-            yield Check("nvram", False, reason, "Move it while it runs", MOVES - CARRY_NVRAM, UNSUPPORTED)
+            yield Check("nvram", False, reason, "Move it live or offline", MOVES - CARRY_NVRAM, UNSUPPORTED)
     if root.find("devices/tpm/backend[@type='emulator']") is not None:
         yield Check("tpm", True, "its TPM's state goes along")
         if MOVES - CARRY_TPM:
             reason = "its TPM's state is in files of this host"
-            yield Check("tpm", False, reason, "Move it while it runs", MOVES - CARRY_TPM, UNSUPPORTED)
+            yield Check("tpm", False, reason, "Move it live or offline", MOVES - CARRY_TPM, UNSUPPORTED)
 
 
 def _screens(here: SourceReading, there: TargetReading) -> Iterator[Check]:

@@ -101,5 +101,5 @@ def show_job(progress: Progress, job: Job) -> None:
     progress.show(
         title if step_title == title else f"{title}: {step_title}",
         job.progress if known else None,
-        detail=printable(step.note, limit=60),
+        detail=printable(step.note, limit=120),
     )
