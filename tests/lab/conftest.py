@@ -1,7 +1,7 @@
 """The lab tier: full Debian hosts, each with its own systemd, libvirtd and QEMU.
 
-Each process of a test run has a lab of its own, started for its first lab test: three hosts cost it about five seconds
-of CPU, no two labs see each other, and the tests can be spread like all others. After each test the lab is as it was.
+The processes of a test run share two labs, started when they are first wanted: three hosts cost about five seconds of
+CPU. A test has a lab to itself, labs do not see each other, and so the tests are spread like all others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import lab as labs
-from tests.support import lab_reset
+from tests.support import lab_pool
 from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
 
@@ -38,36 +38,27 @@ def lab_directories(private_directories: None, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def session_lab() -> Iterator[Lab]:
-    """The lab of this process: three hosts, their pools and networks, no VMs."""
+def lab_possible() -> None:
+    """Skip where there can be no lab, or fail in CI."""
     reason = labs.why_not()
     if reason and os.environ.get("CI"):
         pytest.fail(f"a test on lab hosts cannot run: {reason}")
     if reason:
         pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HVTUI_CACHE_DIR", str(_lasting_cache()))
-        started = labs.up(f"test-{os.getpid()}", hosts=3, owned=True)
-    with started:
-        yield started
 
 
 @pytest.fixture
-def lab(session_lab: Lab) -> Iterator[Lab]:
-    """The lab; every VM, volume, pool and network that the test leaves is removed, and every host runs again."""
-    yield session_lab
-    lab_reset.reset(session_lab)
-
-
-@pytest.fixture(scope="session")
-def _saved_guests(session_lab: Lab) -> SavedGuests:
-    return SavedGuests(session_lab)
+def lab(lab_possible: None, lab_directories: None) -> Iterator[Lab]:
+    """Three hosts with their pools and networks and without VMs; every VM, volume, pool and network that the test
+    leaves is removed, and every host runs again."""
+    with lab_pool.borrowed() as borrowed:
+        yield borrowed
 
 
 @pytest.fixture
-def guests(lab: Lab, _saved_guests: SavedGuests) -> SavedGuests:
+def guests(lab: Lab) -> SavedGuests:
     """Makes running guests that count seconds: `guests.start(lab["lab1"])`."""
-    return _saved_guests
+    return SavedGuests(lab)
 
 
 def _lasting_cache() -> Path:

@@ -236,16 +236,16 @@ def test_the_reset_after_a_test_undoes_whatever_it_did(lab: Lab, guests: SavedGu
 
 
 OWNER = """
-import sys
+import os, sys
 from tests.support import lab
-running = lab.up(sys.argv[1], hosts=1, owned=True)
+running = lab.up(sys.argv[1], hosts=1, owner=os.getpid())
 print(running.pid(), running.hosts[0].init_pid, flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_lab_ends_with_the_run_that_owns_it(session_lab: Lab, number: signal.Signals):
+def test_a_lab_ends_with_the_run_that_owns_it(lab_possible: None, number: signal.Signals):
     name = f"owned-{os.getpid()}"
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, name],
@@ -264,12 +264,12 @@ def test_a_lab_ends_with_the_run_that_owns_it(session_lab: Lab, number: signal.S
     assert not list(Path("/sys/fs/cgroup").glob(f"**/hvtui-lab/{name}"))
 
 
-def test_what_a_killed_lab_left_is_removed_by_the_next_and_a_lab_in_use_is_not(session_lab: Lab):
+def test_what_a_killed_lab_left_is_removed_by_the_next_and_a_lab_in_use_is_not(lab: Lab):
     left = lab_spec.ROOT / f"left-{os.getpid()}"
     (left / "lab1/upper").mkdir(parents=True)
 
     labs.remove_leftovers()
 
     assert not left.exists()
-    assert session_lab.pid()
-    assert session_lab.directory.is_dir()
+    assert lab.pid()
+    assert lab.directory.is_dir()

@@ -43,12 +43,11 @@ def why_not() -> str:
 class Lab:
     """A running lab. `hosts` are lab1, lab2 and so on; `lab["lab1"]` is one of them."""
 
-    def __init__(self, spec: LabSpec, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, spec: LabSpec) -> None:
         self.name = spec.name
         self.directory = spec.directory
         self.shared = spec.directory / "shared"
         self.hosts = tuple(LabHost(spec, host, self.pid) for host in spec.hosts)
-        self._process = process
 
     def __getitem__(self, name: str) -> LabHost:
         return next(host for host in self.hosts if host.name == name)
@@ -76,27 +75,23 @@ class Lab:
         """End every process of the lab, and remove what it left."""
         pid = self.pid()
         lab_process.kill(pid, lab_process.start_time(pid))
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
         deadline = time.monotonic() + _END_TIMEOUT_S
         while _in_use(self.name):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the lab {self.name} does not end")
             time.sleep(0.05)
-        if self._process is not None:
-            self._process.wait()
         remove_leftovers(self.name)
 
 
-def up(name: str, *, hosts: int, owned: bool, say: Callable[[str], None] = lambda _words: None) -> Lab:
-    """Bring up a lab of new hosts. One that is `owned` ends with this process. Raises RuntimeError."""
+def up(name: str, *, hosts: int, owner: int | None, say: Callable[[str], None] = lambda _words: None) -> Lab:
+    """Bring up a lab of new hosts. It ends with the process `owner`, or stays. Raises RuntimeError."""
     remove_leftovers()
     tree = lab_tree.build(say)
     spec = lab_spec.make(name, tree, hosts=hosts)
-    with _lock(name) as lock:
+    with lock_soon(name) as lock:
         spec.directory.mkdir(parents=True)
-        process = _start_guard(spec, owned=owned, lock=lock)
-    lab = Lab(spec, process if owned else None)
+        process = _start_guard(spec, owner=owner, lock=lock)
+    lab = Lab(spec)
     try:
         _wait_for_requests(lab, process)
         for host in lab.hosts:
@@ -105,6 +100,7 @@ def up(name: str, *, hosts: int, owned: bool, say: Callable[[str], None] = lambd
         for host in lab.hosts:
             host.wait_ready()
             lab_setup.set_up(host)
+        (lab.directory / "complete").touch()
     except BaseException:
         lab.down()
         raise
@@ -113,9 +109,10 @@ def up(name: str, *, hosts: int, owned: bool, say: Callable[[str], None] = lambd
 
 def attach(name: str) -> Lab | None:
     """The lab of that name that was brought up before, or None."""
-    if not _in_use(name):
+    try:
+        lab = Lab(lab_spec.read(ROOT / name))
+    except OSError:
         return None
-    lab = Lab(lab_spec.read(ROOT / name))
     return lab if lab.pid() else None
 
 
@@ -123,23 +120,28 @@ def remove_leftovers(only: str = "") -> None:
     """Remove what labs left whose processes have all ended."""
     names = {path.name.removesuffix(".lock") for path in ROOT.glob("*")}
     for name in names & {only} if only else names:
-        with contextlib.suppress(BlockingIOError), _lock(name):
+        with contextlib.suppress(BlockingIOError), lock_now(name):
             lab_guard.remove(ROOT / name)
             (ROOT / f"{name}.lock").unlink()
 
 
-def _start_guard(spec: LabSpec, *, owned: bool, lock: int) -> subprocess.Popen[bytes]:
+def _start_guard(spec: LabSpec, *, owner: int | None, lock: int) -> subprocess.Popen[bytes]:
     for name in ("shared/images", *(host.name for host in spec.hosts)):
         (spec.directory / name).mkdir(parents=True)
     spec.write()
     lab_files.make_keys(spec)
     lab_setup.write_seat(spec)
-    owner = "owned" if owned else "stays"
-    with (spec.directory / "guard.log").open("wb") as log:
+    arguments = ["guard", str(spec.directory), "stays" if owner is None else "owned", str(lock)]
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context((spec.directory / "guard.log").open("wb"))
+        owner_file = subprocess.DEVNULL
+        if owner is not None:
+            owner_file = os.pidfd_open(owner)  # readable at that process's end
+            stack.callback(os.close, owner_file)
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.lab_guard", "guard", str(spec.directory), owner, str(lock)],
+            [sys.executable, "-m", "tests.support.lab_guard", *arguments],
             cwd=REPOSITORY,
-            stdin=subprocess.PIPE if owned else subprocess.DEVNULL,
+            stdin=owner_file,
             stdout=log,
             stderr=log,
             pass_fds=[lock],
@@ -155,8 +157,8 @@ def _wait_for_requests(lab: Lab, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[int]:
-    """The lock of a lab of that name; whoever inherits the file keeps it. Raises BlockingIOError."""
+def lock_now(name: str) -> Iterator[int]:
+    """The lock of that name, such as a lab's; whoever inherits the file keeps it. Raises BlockingIOError."""
     ROOT.mkdir(mode=0o700, exist_ok=True)
     path = ROOT / f"{name}.lock"
     with path.open("w") as file:
@@ -166,9 +168,25 @@ def _lock(name: str) -> Iterator[int]:
         yield file.fileno()
 
 
+@contextlib.contextmanager
+def lock_soon(name: str) -> Iterator[int]:
+    """The same where nobody has it for longer than it takes to remove leftovers. Raises RuntimeError."""
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                lock = stack.enter_context(lock_now(name))
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the lab {name} is in use") from None
+                time.sleep(0.05)
+        yield lock
+
+
 def _in_use(name: str) -> bool:
     try:
-        with _lock(name):
+        with lock_now(name):
             return False
     except BlockingIOError:
         return True

@@ -57,7 +57,7 @@ def _up(chosen: argparse.Namespace) -> int:
     started = time.monotonic()
     running = lab.attach(chosen.name)
     if running is None:
-        running = lab.up(chosen.name, hosts=chosen.hosts, owned=False, say=_say)
+        running = lab.up(chosen.name, hosts=chosen.hosts, owner=None, say=_say)
     for host in running.hosts:
         host.start()
     _say(f"{len(running.hosts)} hosts after {time.monotonic() - started:.1f} s")

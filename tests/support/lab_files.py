@@ -21,6 +21,10 @@ IgnoreCarrierLoss=yes
 """
 
 
+# Nobody answers on a host's console. These two would use up the kernel's inotify instances: 128 for all hosts together.
+_MASKED = ("systemd-ask-password-console.path", "systemd-ask-password-wall.path")
+
+
 def make_keys(spec: LabSpec) -> None:
     """A key for root and one of sshd for every host, and root's of the seat."""
     for name in _names(spec):
@@ -41,6 +45,8 @@ def write_host(root: Path, spec: LabSpec, host: HostSpec) -> None:
     _write(root / "etc/hosts", spec.hosts_file())
     network = _NETWORK.format(address=host.address, prefix=PREFIX_LENGTH, gateway=SEAT_ADDRESS)
     _write(root / "etc/systemd/network/10-host0.network", network)
+    for unit in _MASKED:
+        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     with (root / "etc/libvirt/libvirtd.conf").open("a", encoding="utf-8") as file:
         file.write(f'\nhost_uuid = "{host.uuid}"\n')
     key = spec.directory / host.name / "ssh_host_ed25519_key"

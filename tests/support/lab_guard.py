@@ -2,8 +2,9 @@
 
 The first process in those namespaces mounts the hosts' file systems, makes the bridge, starts the hosts when asked, and
 reaps them. When it ends, however that happens, the kernel ends every host and every guest, and the mounts, the bridge
-and the cables go with them. It ends when it is killed, or at the end of its standard input where a test run owns it.
-Outside of the namespaces a guard waits for that end and removes the lab's directory and control groups.
+and the cables go with them. It ends when it is killed, or, where a process owns the lab, with that one: its standard
+input is that process's pidfd. Outside of the namespaces a guard waits for that end and removes the lab's directory and
+control groups.
 
     python -m tests.support.lab_guard guard|init DIRECTORY owned|stays LOCK
 
