@@ -29,6 +29,7 @@ def main() -> int:
             lambda: calls.rows(daemon, directory),
             lambda: many_hosts.rows(daemon, directory),
             lambda: provisioning.rows(daemon, directory),
+            lambda: moves.rows(directory),
         ):
             for row in part():
                 print(f"  {row.what}: {row.measured} ({row.budget}) {row.compared}", file=sys.stderr)
