@@ -64,7 +64,7 @@ def live_step(draft: MoveDraft) -> Step:
         "patience_s": options.patience_s,
         "quick_follows": bool(_quick_instead(draft)),
     }
-    title = f"Move it to {picture.target_name} while it runs"
+    title = "Migrate it live"
     return Step("move.live", title, args, (_command(draft),))
 
 

@@ -26,7 +26,9 @@ MOVE_ELEMENT = f"{{{MOVE_NAMESPACE}}}move"
 NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
 _POLL_S = 0.2
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
-_MOVES = frozenset({libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT})
+_MOVES: frozenset[int] = frozenset(
+    {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def is_moved(domain: Any) -> bool:
 
 
 def _is_coming(domain: Any) -> bool:
-    return operation_of(domain) == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+    return bool(operation_of(domain) == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)
 
 
 def operation_of(domain: Any) -> int:

@@ -34,7 +34,7 @@ def tune(session: Session, job_id: int, **given: Any) -> None:
     if not any(step.verb == "move.live" for step in journal.job(job_id).plan.steps):
         raise Unsupported("it is no live move", about=f"job {job_id}", remedy="See 'hvtui job show'")
     jobs.wish(job_id, journal, **wishes)
-    write_text(f"Job {job_id} was told: {', '.join(f'{name} {value}'.strip() for name, value in wishes.items())}")
+    write_text(f"Job {job_id} was told; see what comes of it with 'hvtui job watch {job_id}'")
 
 
 def _wishes(given: dict[str, Any]) -> dict[str, str]:

@@ -201,6 +201,33 @@ def test_several_connections_carry_it_too(pair: Pair, guests: SavedGuests):
     runs_at_the_target_alone(pair, guest)
 
 
+CD = "<disk type='file' device='cdrom'><source file='{}'/><target dev='hda' bus='ide'/><readonly/></disk>"
+
+
+def test_a_cd_that_the_target_has_not_is_ejected_when_asked_and_is_back_after_a_cancel(pair: Pair):
+    iso = "/var/lib/libvirt/images/a.iso"
+    pair.here.run(["truncate", "-s", "1M", iso])
+    pair.here.connect().storagePoolLookupByName("default").refresh()
+    disk = lab_guest.make_disk(pair.here, "count")
+    domain = lab_guest.start(pair.here, lab_guest.definition("count", disk=disk.path, more=CD.format(iso)))
+    before = lab_guest.counted(domain)
+
+    blocked = pair.plan("count", MoveKind.LIVE)
+    assert [blocker.reason.startswith("a CD is in its drive hda") for blocker in blocked.blockers] == [True]
+    moving = pair.begin(pair.plan("count", eject=True, bandwidth_bytes_s=SLOW))
+    jobs.cancel(moving.id, pair.journal)
+    assert moving.ended().state is JobState.CANCELLED
+    assert iso in domain.XMLDesc() and iso in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+    job = pair.run(pair.plan("count", eject=True))
+
+    assert job.state is JobState.DONE, job.error
+    assert states(pair, "count") == ("gone", "running")
+    moved = pair.there.connect().lookupByName("count")
+    assert iso not in moved.XMLDesc() and iso not in moved.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    assert figures(job)["boot_id"] == before.boot_id
+
+
 def test_a_move_of_no_kind_but_the_wanted_one_is_planned(pair: Pair, guests: SavedGuests):
     guests.start(pair.here, pool="default")
 
