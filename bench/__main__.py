@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import calls, command_line, many_hosts, peer, provisioning, report, screen
+from bench import calls, command_line, many_hosts, moves, peer, placement, provisioning, report, screen
 from bench.row import Row
 from tests.support.private_libvirtd import PrivateLibvirtd, why_not
 
@@ -28,6 +28,7 @@ def main() -> int:
             lambda: screen.rows(daemon, directory, rival),
             lambda: calls.rows(daemon, directory),
             lambda: many_hosts.rows(daemon, directory),
+            placement.rows,
             lambda: provisioning.rows(daemon, directory),
             lambda: moves.rows(directory),
         ):

@@ -15,7 +15,18 @@ import click
 PAGE = Path(__file__).parents[1] / "docs/headless.md"
 sys.path.insert(0, str(PAGE.parents[1]))
 
-from hvtui.cli import host_list, host_test, job, profile, streaming, template, vm  # noqa: E402 - the path above comes first
+from hvtui.cli import (  # noqa: E402 - the path above comes first
+    host_drain,
+    host_list,
+    host_test,
+    host_whatif,
+    job,
+    profile,
+    streaming,
+    template,
+    vm,
+    vm_place,
+)
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
 from hvtui.cli.output import Column  # noqa: E402
 from hvtui.cli.root import root  # noqa: E402
@@ -134,6 +145,9 @@ def page() -> str:
     parts += ["| kind | from | meaning |\n| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in LINE_KINDS)]
     parts += ["\n### A host of the list (`host list`)\n", _columns(host_list.COLUMNS)]
     parts += ["\n### A leg (`host test`)\n", _columns(host_test.COLUMNS)]
+    parts += ["\n### A rating (`vm place`)\n", _columns(vm_place.COLUMNS)]
+    parts += ["\n### A VM of a host to be drained (`host drain --plan`)\n", _columns(host_drain.COLUMNS)]
+    parts += ["\n### A VM of a lost host (`host whatif`)\n", _columns(host_whatif.COLUMNS)]
     parts += ["\n### The host (`host show`, `host overview`)\n", HOST_KEYS]
     return "\n".join(parts).rstrip() + "\n"
 

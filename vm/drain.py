@@ -48,6 +48,7 @@ class DrainOptions:
     per_host: int = PER_HOST
     per_link: int = PER_LINK
     command: tuple[str, ...] = ()
+    forgotten: frozenset[str] = frozenset()  # names of VMs that are not waited for any more when coming home
     link_of: Callable[[str, str], Link] = field(default=lambda _source, _target: ASSUMED)
 
 
@@ -223,6 +224,9 @@ def plan_homecoming(
     first = _notes_plan(uri, f"Take {name} back into service", unmark_step(uri, name), options.command)
     plans, warnings = [], []
     for guest in notes.guests:
+        if guest.name in options.forgotten:
+            plans.append(_note_plan(uri, guest, f"Forget {guest.name}"))
+            continue
         try:
             plans.append(_way_home(home, places, guest, options))
         except HvtuiError as error:
@@ -240,7 +244,8 @@ def _way_home(home: Place, places: Mapping[str, Place], guest: Guest, options: D
     if vm is None:
         here = _find(home.host, guest)
         if here is None:
-            raise NotFound(f"it is neither here nor on {guest.host}", about=guest.name)
+            remedy = f"Look for it with 'hvtui vm list --all-hosts', or give --forget {guest.name}"
+            raise NotFound(f"it is neither here nor on {guest.host}", about=guest.name, remedy=remedy)
         return _back_to_work(home.host, here, guest, note)
     request = request_to(home.entry)
     picture = examine(where.host, home.host, vm, request, link=options.link_of(where.host.uri, home.host.uri))
@@ -254,10 +259,15 @@ def _way_home(home: Place, places: Mapping[str, Place], guest: Guest, options: D
 def _back_to_work(host: Host, vm: Vm, guest: Guest, note: Step) -> Plan:
     """A VM that is at home: started again where it was running before, and noted as back."""
     if guest.fate == MOVED or vm.is_active or not _was_active(guest):
-        return Plan(f"{vm.name} is at home", host.uri, (note,), ("vm", "show", vm.name), vm.uuid, vm.name)
+        return _note_plan(host.uri, guest, f"{vm.name} is at home")
     plan = plan_start(host, vm)
     plan.raise_if_blocked()
     return replace(plan, steps=(*plan.steps, note), long=True)
+
+
+def _note_plan(home: str, guest: Guest, title: str) -> Plan:
+    note = home_step(home, guest)
+    return Plan(title, home, (note,), ("vm", "show", guest.name), vm_uuid=guest.uuid, vm_name=guest.name)
 
 
 def _was_active(guest: Guest) -> bool:

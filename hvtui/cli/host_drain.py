@@ -101,10 +101,11 @@ def _carry_out(session: Session, planned: DrainPlan, *, is_wanted: bool) -> int:
 @verb(
     "resume",
     click.Argument(["name"]),
+    option("--forget", "forgotten", multiple=True, metavar="VM", text="Do not wait for this VM any more: it stays."),
     text="Take a drained host back into service: every VM that left comes home, and what was shut down or saved runs "
     "again. What cannot come stays where it is, and is said; given again, it does what is left.",
 )
-def resume(session: Session, name: str) -> int:
+def resume(session: Session, name: str, forgotten: tuple[str, ...]) -> int:
     from host import maintenance
     from hvtui.cli.change_set import change_set
     from vm.drain import plan_homecoming
@@ -115,11 +116,16 @@ def resume(session: Session, name: str) -> int:
         if notes is None:
             drained = ", ".join(each.name for each in maintenance.read()) or "none"
             raise NotFound("it is not drained", about=name, remedy=f"Drained hosts: {drained}")
-        planned = plan_homecoming(home, notes, others, _options(session, ("host", "resume", name)))
+        if unknown := set(forgotten) - {guest.name for guest in notes.guests}:
+            away = ", ".join(printable(guest.name, limit=60) for guest in notes.guests) or "none"
+            raise NotFound("it is not one of those that left", about=min(unknown), remedy=f"These did: {away}")
+        command = ("host", "resume", name, *(word for vm in forgotten for word in ("--forget", vm)))
+        options = _options(session, command, forgotten=frozenset(forgotten))
+        planned = plan_homecoming(home, notes, others, options)
         code = change_set(session, lambda: planned, ask=True)
-        away = maintenance.of_host(home.host.uri)
-    if away is not None and away.guests and not session.dry_run:
-        narrate(f"Not back yet: {', '.join(printable(guest.name, limit=60) for guest in away.guests)}")
+        left = maintenance.of_host(home.host.uri)
+    if left is not None and left.guests and session.wait and not session.dry_run:
+        narrate(f"Not back yet: {', '.join(printable(guest.name, limit=60) for guest in left.guests)}")
         return code or Blocked.exit_code
     return code
 

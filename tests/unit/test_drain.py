@@ -154,9 +154,21 @@ def test_a_vm_that_is_nowhere_any_more_is_told(place: Place, journal: Journal) -
     elsewhere = replace(notes.guests[0], fate="moved", uri="qemu+ssh://lab9/system", host="lab9", name="lost")
     found = plan_homecoming(place, replace(notes, guests=(gone, elsewhere)), [])
     assert found.warnings == (
-        "gone stays where it is: gone: it is neither here nor on lab1",
+        "gone stays where it is: gone: it is neither here nor on lab1. Look for it with 'hvtui vm list --all-hosts', "
+        "or give --forget gone",
         "lost stays where it is: lost: lab9 is not in the list of hosts. Add it: hvtui host add",
     )
+
+
+def test_a_vm_that_is_gone_for_good_can_be_forgotten(place: Place, journal: Journal) -> None:
+    carry_out(planned(place).plan_set, place, journal)
+    maintenance.put_guest(place.host.uri, maintenance.Guest("u", "gone", "moved", "running", "x", "lab9"))
+    notes = maintenance.of_host(place.host.uri)
+    assert notes is not None
+    found = plan_homecoming(place, notes, [], DrainOptions(forgotten=frozenset({"gone"})))
+    assert not found.warnings
+    assert carry_out(found, place, journal) == {JobState.DONE}
+    assert maintenance.read() == ()
 
 
 def test_a_move_that_nobody_watches_takes_the_quick_way_out() -> None:
