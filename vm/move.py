@@ -105,13 +105,20 @@ def plan_of(
         vm_uuid=picture.vm_uuid,
         vm_name=picture.vm_name,
         danger=Danger.DISRUPTIVE if kind is MoveKind.QUICK else Danger.NONE,
-        warnings=tuple(check.reason for check in picture.warnings),
+        warnings=(*(check.reason for check in picture.warnings), *_never_both(picture, kind)),
         blockers=(*host_blockers(source), *blockers),
         notes=(*why_not, *in_words(forecast(picture, kind, request.options)), *_in_order(picture)),
         long=True,
         also_on=(picture.target_uri,),
         lanes=lanes(picture.source_name, picture.target_name),
     )
+
+
+def _never_both(picture: MovePicture, kind: MoveKind) -> tuple[str, ...]:
+    if kind is not MoveKind.DEFINITION:
+        return ()
+    hosts = f"{picture.source_name} and {picture.target_name}"
+    return (f"{hosts} will both have a definition of it, with the same UUID, cards and disks: never run both",)
 
 
 def _blocker(check: Check) -> Blocker:

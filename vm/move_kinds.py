@@ -10,6 +10,6 @@ MOVES = MEMORY | {MoveKind.OFFLINE}  # the VM leaves its host
 ALL = MOVES | {MoveKind.DEFINITION}  # the target gets a definition
 # Whose steps take these along: QEMU sends firmware variables and the TPM's state with the memory; of a VM that is off
 # they are files, and checkpoints what libvirt knows of them (vm.move_state_steps).
-CARRY_NVRAM = LIVE | {MoveKind.OFFLINE}
-CARRY_TPM = LIVE | {MoveKind.OFFLINE}
-CARRY_CHECKPOINTS = frozenset({MoveKind.OFFLINE})
+CARRY_NVRAM = MOVES
+CARRY_TPM = MOVES
+CARRY_CHECKPOINTS = frozenset({MoveKind.OFFLINE, MoveKind.QUICK})

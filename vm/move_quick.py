@@ -15,6 +15,7 @@ from vm.move_copies import marked_name
 from vm.move_disks import copy_bases_step, forget_disks_step, images_of, is_base
 from vm.move_hold_steps import hold_step
 from vm.move_model import MoveDraft
+from vm.move_state_steps import checkpoint_steps
 from vm.move_steps import check_step, copies_args, define_step, eject_step, finish_step, share_step
 
 SAVED = "/var/lib/libvirt/qemu/save"  # libvirt's own place for saved guests, for a VM without a disk of its own
@@ -28,6 +29,7 @@ def quick_steps(draft: MoveDraft) -> tuple[Step, ...]:
         *eject_step(draft),
         *define_step(draft),
         *hold_step(draft),
+        *checkpoint_steps(draft),
         *copy_bases_step(draft),
         *hand_over_steps(draft),
         finish_step(draft),

@@ -16,7 +16,6 @@ import libvirt
 from host import volume_copy
 from host.errors import Conflict, Unsupported
 from host.plan import Step
-from host.shared_storage import prove_shared
 from host.steps import Args, Result, StepContext, StepVerb, register
 from host.text import printable
 from vm import host_files
@@ -27,6 +26,7 @@ from vm.move_disk_steps import at_target, refuse_where_the_guest_is
 from vm.move_memory import remove_file
 from vm.move_model import MoveDraft
 from vm.move_sides import look
+from vm.move_state_places import is_common, nvram_path, tpm_path
 from vm.move_steps import copies_args
 from vm.move_xml import fitted
 
@@ -141,14 +141,14 @@ def _look_for_state(ctx: StepContext, args: Args) -> Result:
     if there.is_active:
         return {}
     target = at_target(ctx, args)
-    directory, name = host_files.split(_nvram_path(ctx, args))
-    if args["nvram"] and not _is_common(ctx, args, directory):
+    directory, name = host_files.split(nvram_path(ctx, args))
+    if args["nvram"] and not is_common(ctx, args, directory):
         with host_files.directory_pool(target, directory, mark=args["mark"]) as pool:
             if pool is not None and name in host_files.sizes(target, pool):
                 raise _is_foreign(args, "firmware variables", f"{directory}/{name}")
     if args["tpm"]:
-        path = _tpm_path(target, args)
-        if not _is_common(ctx, args, host_files.tpm_directory(ctx.host)):
+        path = tpm_path(target, args)
+        if not is_common(ctx, args, host_files.tpm_directory(ctx.host)):
             with host_files.directory_pool(target, f"{path}/{args['tpm']}", mark=args["mark"]) as pool:
                 if pool is not None and host_files.sizes(target, pool):
                     raise _is_foreign(args, "a TPM's state", path)
@@ -163,41 +163,20 @@ def _is_foreign(args: Args, what: str, path: str) -> Conflict:
     )
 
 
-def _nvram_path(ctx: StepContext, args: Args) -> str:
-    """Where the firmware variables are, the same on both: where the definition says, or where libvirt puts them for one
-    that was never started."""
-    with ctx.calls("read the definition of", args["name"]) as connection:
-        text = connection.lookupByUUIDString(args["uuid"]).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    own = parse(text).findtext("os/nvram", "").strip()
-    return own or f"{host_files.nvram_directory(ctx.host)}/{args['name']}_VARS.fd"
-
-
-def _tpm_path(ctx: StepContext, args: Args) -> str:
-    return f"{host_files.tpm_directory(ctx.host)}/{args['uuid']}"
-
-
-def _is_common(ctx: StepContext, args: Args, directory: str) -> bool:
-    """Whether both hosts have one directory there: then it is not copied, and above all not removed."""
-    for context in (ctx, at_target(ctx, args)):
-        if not host_files.exists(context, directory, mark=args["mark"]):
-            return False
-    return prove_shared(ctx.host, ctx.peer(args["target"]), directory, args["mark"])
-
-
 def _nvram(ctx: StepContext, args: Args) -> Result:
     _here, there = look(ctx, args)
-    directory, name = host_files.split(_nvram_path(ctx, args))
-    if there.is_active or _is_common(ctx, args, directory):
+    directory, name = host_files.split(nvram_path(ctx, args))
+    if there.is_active or is_common(ctx, args, directory):
         return {"copied": []}
     return {"copied": _copy_files(ctx, args, directory, directory, [name])}
 
 
 def _tpm(ctx: StepContext, args: Args) -> Result:
     _here, there = look(ctx, args)
-    if there.is_active or _is_common(ctx, args, host_files.tpm_directory(ctx.host)):
+    if there.is_active or is_common(ctx, args, host_files.tpm_directory(ctx.host)):
         return {"copied": []}
-    source = f"{_tpm_path(ctx, args)}/{args['tpm']}"
-    target = f"{_tpm_path(at_target(ctx, args), args)}/{args['tpm']}"
+    source = f"{tpm_path(ctx, args)}/{args['tpm']}"
+    target = f"{tpm_path(at_target(ctx, args), args)}/{args['tpm']}"
     return {"copied": _copy_files(ctx, args, source, target, None)}
 
 
@@ -222,8 +201,8 @@ def _copy_files(ctx: StepContext, args: Args, source: str, target: str, names: l
 def _remove_nvram(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
     refuse_where_the_guest_is(ctx, args)
-    path = _nvram_path(ctx, args)
-    if not _is_common(ctx, args, host_files.split(path)[0]):
+    path = nvram_path(ctx, args)
+    if not is_common(ctx, args, host_files.split(path)[0]):
         remove_file(at_target(ctx, args), path, mark=args["mark"])
     _let_go(ctx, args)
 
@@ -232,8 +211,8 @@ def _remove_tpm(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
     refuse_where_the_guest_is(ctx, args)
     there = at_target(ctx, args)
-    directory = f"{_tpm_path(there, args)}/{args['tpm']}"
-    if not _is_common(ctx, args, host_files.tpm_directory(ctx.host)):
+    directory = f"{tpm_path(there, args)}/{args['tpm']}"
+    if not is_common(ctx, args, host_files.tpm_directory(ctx.host)):
         with host_files.directory_pool(there, directory, mark=args["mark"]) as pool:
             names = list(host_files.sizes(there, pool)) if pool is not None else []
         for name in names:

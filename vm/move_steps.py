@@ -23,6 +23,7 @@ from vm.domain_xml import disk_source, parse, to_text
 from vm.move_checks_disks import emptied
 from vm.move_model import MoveDraft, MoveKind
 from vm.move_sides import NO_DOMAIN, Side, look, look_at, mark_of, side_of, unmark, wait_until_quiet
+from vm.move_state_places import is_shared
 from vm.move_xml import fitted
 
 QUIET_S = 120.0  # for a migration that a killed process began, and that nobody follows
@@ -36,7 +37,7 @@ _BEFORE_8_9 = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
-_LEAVE_ALL = (
+_LEAVE_BEFORE_8_9 = (
     libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
@@ -245,20 +246,24 @@ def _undefine(ctx: StepContext, args: Args, result: Result | None) -> None:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
         if domain is None or domain.isActive() or mark_of(domain) != args["mark"]:
             return
-        undefine(domain)
+    keeps = is_shared(ctx, args)
+    with ctx.peer(args["target"]).calls("remove the definition of", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+        if domain is not None and not domain.isActive():
+            undefine(domain, keep_nvram=keeps)
 
 
 def undefine(domain: Any, *, keep_nvram: bool = False) -> None:
-    """Remove a definition that is not running, with everything that libvirt keeps beside it; the disks stay."""
-    if keep_nvram:
-        domain.undefineFlags(_LEAVE_ALL)
-        return
+    """Remove a definition that is not running, with everything that libvirt keeps beside it; the disks stay, and with
+    `keep_nvram` firmware variables and TPM state as well."""
+    old = _LEAVE_BEFORE_8_9 if keep_nvram else _BEFORE_8_9
+    new = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_TPM
     try:
-        domain.undefineFlags(_BEFORE_8_9 | libvirt.VIR_DOMAIN_UNDEFINE_TPM)
+        domain.undefineFlags(old | new)
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _NO_SUCH_FLAG:
             raise
-        domain.undefineFlags(_BEFORE_8_9)
+        domain.undefineFlags(old)
 
 
 def refuse_after_hand_over(ctx: StepContext, args: Args) -> None:
@@ -318,13 +323,14 @@ def _settle_target(ctx: StepContext, args: Args) -> None:
 
 
 def _remove_source(ctx: StepContext, args: Args) -> None:
+    keeps = is_shared(ctx, args)  # firmware variables and TPM state that the target's VM has, too
     with ctx.calls("remove the definition of", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
         if domain is None:
             return
         if side_of(domain).is_active:
             raise lost_between(args, "it was started at the source again", keeps=True)
-        undefine(domain)
+        undefine(domain, keep_nvram=keeps)
 
 
 def boot_id(host: Any, args: Args) -> str:

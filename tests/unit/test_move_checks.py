@@ -115,7 +115,7 @@ EACH: dict[str, tuple[dict[str, Any], dict[str, Any], str, frozenset[MoveKind], 
     "less memory in all": ({}, {"total_memory_bytes": 100 * MIB}, "memory", MOVES, "lab2 has 100M of memory"),
     "a sleeping guest": ({"is_asleep": True}, {}, "asleep", MEMORY, "sleeps"),
     "a busy domain": ({"is_busy": True}, {}, "busy", MOVES, "busy"),
-    "checkpoints": ({"snapshots": ("a", "b")}, {}, "checkpoints", MEMORY, "2 checkpoints (a, b)"),
+    "checkpoints": ({"snapshots": ("a", "b")}, {}, "checkpoints", LIVE, "2 checkpoints (a, b)"),
     "no definition": (
         {"is_persistent": False}, {}, "transient",
         frozenset({MoveKind.QUICK, MoveKind.OFFLINE, MoveKind.DEFINITION}), "transient",
