@@ -9,6 +9,7 @@ login after 15 s. This module asks nothing and shows nothing; ssh never asks on 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,8 +127,19 @@ def _has(script: Path, text: str) -> bool:
 
 
 def _write(script: Path, text: str) -> None:
-    """In one step: another process may be starting it."""
-    new = script.with_name(f"ssh.{os.getpid()}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o700)
-    new.replace(script)
+    """In one step: another process may be starting it. A process of its own writes it: a program that another thread
+    starts at this moment would inherit the open file, and nobody can execute a file that is open for writing."""
+    import subprocess
+
+    source = script.with_name(f"ssh.{os.getpid()}.{threading.get_ident()}.text")
+    new = source.with_suffix(".new")
+    try:
+        source.write_text(text, encoding="utf-8")
+        source.chmod(0o700)
+        subprocess.run(["cp", "--preserve=mode", "--", str(source), str(new)], check=True, capture_output=True)
+        new.replace(script)
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"cannot write {script}") from error
+    finally:
+        source.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ together = threading.Barrier(12)
 def ask():
     with host.calls("ask") as connection:
         together.wait()
-        print(connection.getHostname())
+        sys.stdout.write(connection.getHostname())
 threads = [threading.Thread(target=ask) for _ in range(12)]
 for each in threads: each.start()
 for each in threads: each.join()
@@ -113,7 +113,8 @@ def test_what_is_wrong_between_hosts_is_told_for_each_way(lab: Lab, seat: Seat):
         target.run(["nft", "delete", "table", "inet", "t"], check=False)
         target.run(["mv", "/root/.ssh/known_hosts.away", "/root/.ssh/known_hosts"], check=False)
     found = {key: leg["result"] for key, leg in result.legs.items()}
-    assert result.code == 9
+    assert result.code == 9, result.out
+    assert ("lab1", "lab2", "migration port") in found, result.out
     assert found["lab1", "lab2", "migration port"] == "fail"
     assert found["lab2", "lab1", "migration port"] == "ok"
     assert (found["lab2", "lab1", "reach"], found["lab1", "lab2", "reach"]) == ("fail", "ok")
@@ -156,5 +157,5 @@ def test_more_connections_than_a_login_may_carry_get_logins_of_their_own(lab: La
 
     result = seat("-c", MANY, lab["lab1"].peer_uri)
 
-    assert (result.code, result.out.split()) == (0, ["lab1"] * 12), result.err
+    assert (result.code, result.out.count("lab1")) == (0, 12), result.err
     assert 1 <= logins(lab["lab1"]) - before < 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,22 @@ def test_libvirt_is_given_the_script_unless_the_uri_names_a_command(state: Path)
     script = ssh.reusing_command()
     assert connection._for_ssh("qemu+ssh://x/system") == f"qemu+ssh://x/system?command={script}&no_tty=1"
     assert connection._for_ssh("qemu+ssh://x/system?command=/c") == "qemu+ssh://x/system?command=/c&no_tty=1"
+
+
+def test_many_threads_that_begin_at_once_can_all_start_it(state: Path) -> None:
+    together = threading.Barrier(8)
+    codes: list[int] = []
+
+    def start() -> None:
+        together.wait()
+        codes.append(subprocess.run([reusing_command(), "-V"], capture_output=True, check=False).returncode)
+
+    for _ in range(10):
+        (state / "ssh/ssh").unlink(missing_ok=True)
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert codes == [0] * 80
+    assert [path.name for path in (state / "ssh").iterdir()] == ["ssh"]
