@@ -64,7 +64,7 @@ def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, li
         autostart=here.autostart,
         inactive_xml=here.inactive_xml,
         migratable_xml=here.migratable_xml,
-        has_nvram=here.definition.find("os/nvram") is not None,
+        has_nvram=any(root.find("os/nvram") is not None for root in (here.definition, here.current)),
         has_tpm=here.definition.find("devices/tpm") is not None,
         checkpoints=(*here.snapshots, *here.checkpoints),
         is_persistent=here.is_persistent,

@@ -9,6 +9,7 @@ from host.plan import Step
 from host.units import MIB
 from vm import move_live_steps  # noqa: F401 - registers the verb
 from vm.commands import virsh
+from vm.move_leftovers import forget_nvram_step
 from vm.move_model import MoveDraft, MoveKind, Stuck
 from vm.move_steps import check_step, copies_args, define_step, eject_step, finish_step, share_step
 
@@ -23,6 +24,7 @@ def live_steps(draft: MoveDraft) -> tuple[Step, ...]:
         live_step(draft),
         *_quick_instead(draft),
         finish_step(draft),
+        *forget_nvram_step(draft),
     )
 
 
@@ -38,6 +40,7 @@ def live_storage_steps(draft: MoveDraft) -> tuple[Step, ...]:
         *define_step(draft),
         live_step(draft),
         finish_step(draft),
+        *forget_nvram_step(draft),
         *forget_disks_step(draft),
     )
 
