@@ -237,3 +237,22 @@ def test_a_move_of_no_kind_but_the_wanted_one_is_planned(pair: Pair, guests: Sav
         "lab2 does not see its disk vda (/var/lib/libvirt/images/count.qcow2)"
     ]
     assert "live-storage" in plan.blockers[0].remedy
+
+
+UEFI = ("<os firmware='efi'>", "machine='q35'")
+
+
+def test_firmware_variables_and_the_tpm_go_along_and_leave_nothing(pair: Pair):
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    disk = lab_guest.make_disk(pair.here, "count")
+    xml = lab_guest.definition("count", disk=disk.path, more=tpm)
+    domain = pair.here.connect().defineXML(xml.replace("<os>", UEFI[0]).replace("machine='pc'", UEFI[1]))
+    domain.create()
+
+    job = pair.run(pair.plan("count"))
+
+    assert job.state is JobState.DONE, job.error
+    assert states(pair, "count") == ("gone", "running")
+    for host, left in ((pair.here, []), (pair.there, ["count_VARS.fd", domain.UUIDString()])):
+        files = host.run(["ls", "/var/lib/libvirt/qemu/nvram/", "/var/lib/libvirt/swtpm/"]).stdout.split()
+        assert [name for name in files if not name.endswith(":")] == left
