@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import libvirt
@@ -18,6 +19,16 @@ from host import volumes
 from host.connection import Host
 from host.errors import HvtuiError
 from host.volumes import IsCancelled, Progress, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What was read, how many bytes of it were sent (without the holes), and in how many seconds."""
+
+    stored: Stored
+    sent_bytes: int
+    duration_s: float
+
 
 _NO_SUCH_FLAG = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
 
@@ -31,10 +42,10 @@ def copy(
     mode: str = volumes.PRIVATE_MODE,
     progress: Progress = lambda _fraction, _note: None,
     is_cancelled: IsCancelled = lambda: False,
-) -> Stored:
+) -> Copied:
     """Copy a volume (pool and name) to a new one (pool and name), byte by byte; a volume of that name is replaced: give
-    it one that is yours alone. A copy that fails leaves its volume behind, for the caller to remove. Returns what was
-    read; `verify` says whether that is what was stored.
+    it one that is yours alone. A copy that fails leaves its volume behind, for the caller to remove; `verify` says
+    whether what was read is what was stored.
 
     Raises NotFound, Cancelled, ConnectionLost, HvtuiError (the pool is full).
     """
@@ -46,8 +57,9 @@ def copy(
         if old is not None:
             volumes.delete(old)
         volumes.create(found, name, size_bytes=size_bytes, mode=mode)
+    started_s = time.monotonic()
     with _Storing(target, pool, name) as storing:
-        return volumes.download(
+        stored = volumes.download(
             source,
             *source_place,
             storing.write,
@@ -56,6 +68,7 @@ def copy(
             progress=progress,
             is_cancelled=is_cancelled,
         )
+    return Copied(stored, storing.sent_bytes, time.monotonic() - started_s)
 
 
 def verify(
@@ -105,6 +118,7 @@ class _Storing:
 
     def __init__(self, host: Host, pool: str, name: str) -> None:
         self._host, self._pool, self._name = host, pool, name
+        self.sent_bytes = 0
         self._position = 0
         self._has_holes = True  # until the driver says that it knows none
         self._stack = ExitStack()
@@ -129,6 +143,7 @@ class _Storing:
             while sent_bytes < len(data):
                 sent_bytes += self._stream.send(data[sent_bytes:] if sent_bytes else data)
             self._position += len(data)
+            self.sent_bytes += len(data)
 
     def skip(self, length: int) -> None:
         """Leave a hole: the volume is all zeros so far."""

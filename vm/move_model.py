@@ -216,7 +216,8 @@ class MoveDraft:
     @property
     def identity(self) -> dict[str, bool | int | float | str]:
         """The arguments that every step of a move has. `source` and `target` are the URIs as seen from here (`target`
-        is what StepContext.peer takes), `peer` is the target's URI as the source reaches it."""
+        is what StepContext.peer takes), `peer` is the target's URI as the source reaches it. `is_paused`: its guest was
+        paused when the plan was made, and is to be so at the target."""
         return {
             "uuid": self.picture.vm_uuid,
             "name": self.picture.vm_name,
@@ -226,4 +227,5 @@ class MoveDraft:
             "target_name": self.picture.target_name,
             "peer": self.request.peer_uri or self.picture.target_uri,
             "mark": self.mark,
+            "is_paused": self.picture.is_paused,
         }

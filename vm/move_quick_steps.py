@@ -230,7 +230,7 @@ def _carry_once(ctx: StepContext, args: Args) -> Result:
                          remedy="Give the command again")  # fmt: skip
     if not args["is_common"]:
         _carry_memory(ctx, args)
-    return {"sha256": copy_images(ctx, args)}
+    return copy_images(ctx, args)
 
 
 def _carry_memory(ctx: StepContext, args: Args) -> None:
@@ -267,7 +267,7 @@ def _restore(ctx: StepContext, args: Args) -> Result:
         return _arrived(args)
     ctx.raise_if_cancelled()
     if args.get("fallback") and not _is_saved(ctx, args):
-        return {"stood_still_s": None}
+        return {"handed_over": False}
     _refuse_twice(ctx, args)
     xml = _fitted_image(ctx, args)
     ctx.progress(None, f"restoring it at {printable(args['target_name'])}")
@@ -286,8 +286,8 @@ def _restore(ctx: StepContext, args: Args) -> Result:
 def _arrived(args: Args, *, stood_still_s: float | None = None) -> Result:
     seconds = move_memory.stood_still_s(args) if stood_still_s is None else stood_still_s
     if seconds is None:
-        return {"stood_still_s": None}
-    return {"stood_still_s": round(seconds, 3), "note": f"its guest stood still for {seconds:.1f} s"}
+        return {"handed_over": True}  # who saw it stop was another machine, or this one before its last start
+    return {"handed_over": True, "downtime_s": round(seconds, 3)}
 
 
 def _refuse_twice(ctx: StepContext, args: Args) -> None:
@@ -339,6 +339,8 @@ def _is_loading(ctx: StepContext, args: Args) -> bool:
         if domain is None:
             return False
         state, reason = domain.state(0)
+        if args.get("is_paused") and not statistics_of(domain):
+            return False  # it is to be paused, and libvirt is done with it
         return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason in _LOADING)
 
 

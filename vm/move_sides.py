@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
@@ -64,7 +64,10 @@ def look_at(host: Host, args: Args) -> Side:
         if domain is None:
             return Side()
         try:
-            return side_of(domain)
+            side = side_of(domain)
+            if args.get("is_paused") and not side.is_migrating:
+                return replace(side, is_held=False)  # libvirt calls a guest that it restored paused so, for ever
+            return side
         except libvirt.libvirtError as error:
             if error.get_error_code() in NO_DOMAIN:  # it went in between
                 return Side()

@@ -193,8 +193,8 @@ def _copy_files(ctx: StepContext, args: Args, source: str, target: str, names: l
         with host_files.directory_pool(there, target, mark=args["mark"], build=True) as own:
             for name in present:
                 place = (str(own), name)
-                stored = volume_copy.copy(ctx.host, (pool, name), there.host, place, is_cancelled=ctx.is_cancelled)
-                volume_copy.verify(there.host, *place, stored)
+                copied = volume_copy.copy(ctx.host, (pool, name), there.host, place, is_cancelled=ctx.is_cancelled)
+                volume_copy.verify(there.host, *place, copied.stored)
     return present
 
 

@@ -203,8 +203,8 @@ def _copy_as_it_is(ctx: StepContext, args: Args, disk: Args) -> None:
     new = disk["new"]
     place = (str(new["pool"]), str(new["name"]))
     with volume_of(ctx, disk["path"], mark=args["mark"]) as source, closing(open_host(ctx.host.uri)) as other:
-        stored = volume_copy.copy(ctx.host, source, other, place, progress=ctx.progress, is_cancelled=ctx.is_cancelled)
-    volume_copy.verify(ctx.host, *place, stored, is_cancelled=ctx.is_cancelled)
+        copied = volume_copy.copy(ctx.host, source, other, place, progress=ctx.progress, is_cancelled=ctx.is_cancelled)
+    volume_copy.verify(ctx.host, *place, copied.stored, is_cancelled=ctx.is_cancelled)
     rebase(ctx, {**new, "volume": new["name"], "backing": new["backing"]["path"], "source_path": disk["path"]})
     with ctx.calls("look at", new["name"]) as connection:
         volumes.refresh(connection.storagePoolLookupByName(new["pool"]))

@@ -16,7 +16,7 @@ from host import job_engine, jobs
 from host.connection import Host
 from host.job_model import Job, JobState
 from host.journal import Journal
-from host.steps import Args, StepContext
+from host.steps import Args, Result, StepContext
 from tests.real.conftest import BOOTED, SavedGuest, wait_for
 from tests.support import guest
 from tests.support.moves import disks_of, draft, files, plan, qemu_img
@@ -138,7 +138,7 @@ def test_a_quick_move_brings_the_running_guest_to_the_other_host(
     assert not [name for name in files(second_daemon.images) if ".save" in name]
     (restored,) = [step for step in job.steps if step.title.startswith("Restore")]
     assert restored.result is not None
-    assert 0 < float(str(restored.result["stood_still_s"])) < 60
+    assert 0 < float(str(restored.result["downtime_s"])) < 60
     assert pools_of(source) == pools_of(target) == {"default"}
 
 
@@ -258,7 +258,7 @@ def test_a_target_that_dies_while_the_memory_is_carried_gives_the_guest_back(
     made = drafted(source, both[1], private_daemon, second_daemon, shared=False)
     monkeypatch.setattr(move_quick_steps, "_TARGET_BACK_S", 1.0)
 
-    def die(ctx: StepContext, args: Args) -> dict[str, str]:
+    def die(ctx: StepContext, args: Args) -> Result:
         second_daemon.kill()
         return copy_images(ctx, args)
 
