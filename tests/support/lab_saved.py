@@ -80,6 +80,17 @@ class SavedGuests:
         wait_for(lambda: guest.answers(domain), what=f"the agent of the restored {name}")
         return RunningGuest(name, host, domain, disk, self._boot_id)
 
+    def start_again(self, host: LabHost, domain: libvirt.virDomain) -> None:
+        """Let a guest that was made here and is off go on from the same memory, wherever its disk is by now."""
+        definition = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # noqa: S314
+        (source,) = (disk.get("file", "") for disk in definition.iterfind("devices/disk[@device='disk']/source"))
+        memory = self._place / f"{uuid.uuid4()}.memory"
+        identifier = uuid.UUID(domain.UUIDString())
+        _rewritten(self._memory, memory, name=domain.name(), disk=source, identifier=identifier)
+        domain.connect().restore(f"/srv/shared/saved/{memory.name}")
+        memory.unlink()
+        wait_for(lambda: guest.answers(domain), what=f"the agent of {domain.name()} on {host.name}")
+
 
 def _kept(lab: Lab) -> Path:
     """The saved guest in the cache, booted and saved now when it is not there."""
@@ -112,12 +123,14 @@ def _boot(lab: Lab, into: Path) -> None:
     (into / "told").write_text(f"{told.boot_id} {disk.checksum}\n", encoding="utf-8")
 
 
-def _rewritten(source: Path, target: Path, *, name: str, disk: str) -> str:
+def _rewritten(source: Path, target: Path, *, name: str, disk: str, identifier: uuid.UUID | None = None) -> str:
     """Copy libvirt's file of a saved guest as that of a guest of another name. Its definition."""
     with source.open("rb") as old, target.open("wb") as new:
         magic, version, length, running, compressed, cookie_at = _HEADER.unpack(old.read(_HEADER.size))
         data = old.read(length)
-        definition = _renamed(data[: data.index(b"\0")].decode(), name=name, disk=disk)
+        definition = _renamed(
+            data[: data.index(b"\0")].decode(), name=name, disk=disk, identifier=identifier or uuid.uuid4()
+        )
         text = definition.encode() + b"\0"
         cookie = data[cookie_at:].rstrip(b"\0") + b"\0" if cookie_at else b""
         cookie_at = len(text) if cookie_at else 0
@@ -127,8 +140,7 @@ def _rewritten(source: Path, target: Path, *, name: str, disk: str) -> str:
     return definition
 
 
-def _renamed(text: str, *, name: str, disk: str) -> str:
-    identifier = uuid.uuid4()
+def _renamed(text: str, *, name: str, disk: str, identifier: uuid.UUID) -> str:
     root = ET.fromstring(text)  # noqa: S314
     for path, attribute, value in (
         ("devices/disk/source", "file", disk),
