@@ -85,7 +85,7 @@ def test_a_target_that_loses_its_power_while_the_guest_stands_still_gives_it_bac
     monkeypatch.setattr("vm.move_quick_steps._TARGET_BACK_S", 2.0)
 
     def fails(ctx: StepContext, args: Args) -> Result:
-        if pair.there.is_running:
+        if pair.there.is_running():
             pair.there.kill_host()
         return copy_images(ctx, args)
 
