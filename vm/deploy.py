@@ -24,6 +24,7 @@ from vm import (  # the steps register their verbs
     cloud_init,
     create_checks,
     create_steps,
+    deploy_defaults,
     deploy_steps,
     ready_steps,
 )
@@ -35,6 +36,7 @@ from vm.deploy_checks import Target
 from vm.deploy_request import DeployRequest
 from vm.deploy_xml import Choices, deployed_xml, seed_drive, vm_request, with_machine
 from vm.new_domain_xml import NewDisk, new_mac
+from vm.profile_overrides import departures
 from vm.template_model import ImageRole, Library, Readiness, Template, TemplateImage
 
 __all__ = ["DeployRequest", "create_steps", "plan_deploy", "ready_steps"]
@@ -106,6 +108,7 @@ class _Planner:
                 libvirt_version=connection.getLibVersion(),
                 library=self._library,
                 template=self._template,
+                settings=self._settings(),
             )
         like = vm_request(request, request.names[0], choices)
         create_checks.check_cpu(like, found, findings)
@@ -125,6 +128,12 @@ class _Planner:
             warnings=tuple(dict.fromkeys(findings.warnings)),
             blockers=(*host_blockers(host), *findings.blockers),
         )
+
+    def _settings(self) -> tuple[str, ...]:
+        """What was asked for in place of the profile's values: the VM remembers it, so that it is no drift."""
+        hardware, library = self._request.hardware, self._library.pool
+        base, _ = deploy_defaults.base_hardware(self._host, self._template, library, hardware.name)
+        return departures(base, hardware)
 
     def _volumes(self, pools: dict[str, Any]) -> Collection[str]:
         pool = pools.get(self._library.pool)

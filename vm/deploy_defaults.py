@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from host.connection import Host
+from host.errors import NotFound
 from vm import library as libraries
 from vm import profile_store
 from vm.create_request import TINY_MEMORY_BYTES
@@ -47,12 +48,32 @@ def read_parts(
     return Parts(found, template, hardware, guest)
 
 
+def base_hardware(host: Host, template: Template, library: str, profile: str) -> tuple[HardwareProfile, bool]:
+    """What a VM that names `profile` is compared with: that profile, the template's own, or the default one; and False
+    where the library does not have the named one (it was a file, or is gone). Raises ConnectionLost, Denied."""
+    if profile and not profile_store.is_path(profile):  # a name from a VM's metadata reaches no file here
+        try:
+            found, _ = profile_store.load(host, library, profile)
+        except NotFound:
+            found = None
+        if found is not None:
+            return found, True
+    try:
+        return default_hardware(host, template, library), not profile
+    except NotFound:
+        return _plain_hardware(template), False
+
+
 def default_hardware(host: Host, template: Template, library: str) -> HardwareProfile:
     """What the template names; else a small machine, the smallest for one that has no disk."""
     if template.hardware_profile:
         found, _ = profile_store.load(host, library, template.hardware_profile)
         if found is not None:
             return found
+    return _plain_hardware(template)
+
+
+def _plain_hardware(template: Template) -> HardwareProfile:
     if template.image(ImageRole.DISK) is None:
         return replace(HardwareProfile(), memory_bytes=TINY_MEMORY_BYTES)
     return HardwareProfile()

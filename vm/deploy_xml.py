@@ -27,6 +27,7 @@ class Choices:
     libvirt_version: int
     library: Library
     template: Template
+    settings: tuple[str, ...] = ()  # in what the hardware departs from the profile (vm.profile_overrides)
 
 
 def vm_request(request: DeployRequest, name: str, choices: Choices) -> CreateRequest:
@@ -81,6 +82,7 @@ def mark(request: DeployRequest, choices: Choices) -> TemplateMark:
         guest_profile=request.guest.name,
         memory_minimum_bytes=hardware.memory_minimum_bytes,
         memory_maximum_bytes=hardware.memory_maximum_bytes,
+        settings=choices.settings,
     )
 
 

@@ -1,7 +1,7 @@
 """Where a VM departs from the template and the profile that it was made from, and the plan that aligns it again.
 
 What is expected is what a deployment would define today (vm.deploy), compared aspect by aspect (vm.drift_aspects).
-Settings that were given on the command line when it was deployed are departures too: the profile does not have them.
+Settings that were given when it was deployed are in its metadata and come before its profile's: they are no departures.
 This module changes nothing; aligning is an edit of the XML (vm.edit) and, for autostart, a step of vm.lifecycle.
 """
 
@@ -19,7 +19,7 @@ from host.errors import NotFound, UsageError
 from host.facts import read_defaults
 from host.plan import Plan
 from host.text import did_you_mean, printable
-from vm import create_checks, deploy_checks, drift_aspects, edit, lifecycle, profile_store
+from vm import create_checks, deploy_checks, deploy_defaults, drift_aspects, edit, lifecycle, profile_overrides
 from vm.commands import hint, words
 from vm.create_checks import Findings
 from vm.deploy import find_template
@@ -36,13 +36,14 @@ from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Template
 __all__ = ["Difference", "Drift", "compare", "plan_align"]
 
 AUTOSTART = "autostart"
+_ASPECT_OF = {"network": "nics", "nic-model": "nics", "disk-bus": "disk"}  # setting -> key of a difference
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
     """How a VM stands to its template. `notes` are what is not a difference but worth knowing; `expected_xml` is what
-    a deployment would define for it."""
+    a deployment would define for it; `settings` are those of its own deployment, over the profile ("memory=192M")."""
 
     template: str
     revision: int
@@ -50,6 +51,7 @@ class Drift:
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
     expected_xml: str = ""
+    settings: tuple[str, ...] = ()
     other: str = ""  # the template that was asked for, where it is not the VM's own
 
 
@@ -62,16 +64,17 @@ def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Dri
         raise UsageError("it was not made from a template", about=vm.name, remedy=remedy)
     own = mark or TemplateMark(template)
     there, known = find_template(host, template or own.name, library or own.library or DEFAULT_LIBRARY)
-    hardware, notes = _profile(host, there, known, own)
+    hardware, settings, notes = _profile(host, there, known, own)
     expected = _expected(host, vm, there, known, hardware, own)
     root = parse(expected)
     return Drift(
         template=known.name,
         revision=known.revision,
         profile=hardware.name,
-        differences=(*drift_aspects.differences(found, root), *_autostart(vm, hardware)),
+        differences=_marked((*drift_aspects.differences(found, root), *_autostart(vm, hardware)), settings),
         notes=(*notes, *_notes(host, found, own, known)),
         expected_xml=expected,
+        settings=settings,
         other=template if mark is None or template != mark.name else "",
     )
 
@@ -125,18 +128,33 @@ def _read(host: Host, vm: Vm) -> tuple[Element, TemplateMark | None]:
     return root, template_of(root)
 
 
-def _profile(host: Host, library: Library, template: Template, mark: TemplateMark) -> tuple[HardwareProfile, list[str]]:
-    """The profile that it was made with, else the template's own default, else the built-in default."""
-    name = mark.hardware_profile or template.hardware_profile
-    if not name:
-        return HardwareProfile(), []
+def _profile(
+    host: Host, library: Library, template: Template, mark: TemplateMark
+) -> tuple[HardwareProfile, tuple[str, ...], list[str]]:
+    """What it was made with: the profile, else the template's own, else the default one, and its own settings over it.
+    Returns the settings that count, and what is worth knowing."""
+    base, is_there = deploy_defaults.base_hardware(host, template, library.pool, mark.hardware_profile)
+    notes = []
+    if not is_there:
+        name = printable(mark.hardware_profile or template.hardware_profile, limit=60)
+        notes.append(f"its hardware profile {name} is not in the library: compared with defaults")
+    told = ", ".join(map(profile_overrides.in_words, mark.settings))
     try:
-        hardware, _ = profile_store.load(host, library.pool, name)
-    except NotFound:
-        hardware = None
-    if hardware is None:
-        return HardwareProfile(), [f"its hardware profile {printable(name, limit=60)} is gone: compared with defaults"]
-    return hardware, []
+        hardware = profile_overrides.applied(base, mark.settings)
+    except UsageError as error:
+        return base, (), [*notes, f"{told} (set at its deployment) does not fit its profile any more: {error.cause}"]
+    if told:
+        notes.append(f"{told} (set at its deployment)")
+    return hardware, mark.settings, notes
+
+
+def _marked(found: tuple[Difference, ...], settings: tuple[str, ...]) -> tuple[Difference, ...]:
+    """The differences with a word on those values that its own deployment asked for."""
+    keys = {_ASPECT_OF.get(key, key) for key in (each.partition("=")[0] for each in settings)}
+    return tuple(
+        replace(each, expected=f"{each.expected} (set at its deployment)") if each.key in keys else each
+        for each in found
+    )
 
 
 def _expected(

@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, str] = {
     "disk": "The size to grow the first disk to: disk=40G.",
     "disk-bus": "virtio, scsi or sata.",
     "network": "A network's name, bridge:NAME, user, none or auto; several with commas are several cards.",
-    "nic-model": "The model of every card: virtio, e1000e, e1000, rtl8139.",
+    "nic-model": "The model of every card: virtio, e1000e, e1000, rtl8139; several with commas are of several cards.",
     "machine": "A machine type: machine=q35.",
     "firmware": "bios, uefi, uefi-secure, or auto for the template's.",
     "tpm": "A virtual TPM 2.0: yes or no.",
@@ -147,8 +147,11 @@ def _networks(hardware: HardwareProfile, value: str) -> HardwareProfile:
 
 
 def _nic_model(hardware: HardwareProfile, value: str) -> HardwareProfile:
-    model = _choice(value, ("", *profile_toml.NIC_MODELS))
-    return replace(hardware, nics=tuple(replace(nic, model=model) for nic in hardware.nics))
+    models = [_choice(each.strip(), ("", *profile_toml.NIC_MODELS)) for each in value.split(",")]
+    models += [models[-1]] * (len(hardware.nics) - len(models))
+    return replace(
+        hardware, nics=tuple(replace(nic, model=model) for nic, model in zip(hardware.nics, models, strict=False))
+    )
 
 
 def _size(field: str) -> Callable[[HardwareProfile, str], HardwareProfile]:

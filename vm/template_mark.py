@@ -3,6 +3,7 @@
     <hvtui:template name="debian-12" revision="3" library="library" linked="yes"/>
     <hvtui:profiles hardware="web" guest="web"/>
     <hvtui:memory minimum="536870912" maximum="2147483648"/>
+    <hvtui:set memory="1G" vcpus="2"/>
 
 Drift is compared against it, and a template is not removed while a VM that is linked to it says so. This module parses
 and edits elements only.
@@ -15,13 +16,15 @@ from xml.etree.ElementTree import Element, SubElement
 
 from vm.domain_xml import HVTUI_ELEMENT, HVTUI_NAMESPACE, own_metadata
 
-_TEMPLATE, _PROFILES, _MEMORY = (f"{{{HVTUI_NAMESPACE}}}{name}" for name in ("template", "profiles", "memory"))
+_NAMES = ("template", "profiles", "memory", "set")
+_TEMPLATE, _PROFILES, _MEMORY, _SET = (f"{{{HVTUI_NAMESPACE}}}{name}" for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateMark:
     """The template, its revision and its library at the time when the VM was made; `linked` when the VM's disks are
-    overlays on the template's. Sizes are bytes, 0 where the profile said nothing."""
+    overlays on the template's. Sizes are bytes, 0 where the profile said nothing. `settings` are the single values of
+    the hardware that its deployment asked for in place of the profile's, as vm.profile_overrides writes them."""
 
     name: str
     revision: int = 1
@@ -31,13 +34,14 @@ class TemplateMark:
     guest_profile: str = ""
     memory_minimum_bytes: int = 0
     memory_maximum_bytes: int = 0
+    settings: tuple[str, ...] = ()
 
 
 def set_template(root: Element, mark: TemplateMark | None) -> None:
     """Write the mark into the domain's metadata in place of one that is there; None removes it."""
     own = own_metadata(root)
     if own is not None:
-        for old in [each for each in own if each.tag in {_TEMPLATE, _PROFILES, _MEMORY}]:
+        for old in [each for each in own if each.tag in {_TEMPLATE, _PROFILES, _MEMORY, _SET}]:
             own.remove(old)
     if mark is None:
         return
@@ -50,6 +54,8 @@ def set_template(root: Element, mark: TemplateMark | None) -> None:
     for tag, values in ((_PROFILES, profiles), (_MEMORY, {key: str(size) for key, size in sizes.items() if size})):
         if any(values.values()):
             SubElement(own, tag, {key: value for key, value in values.items() if value})
+    if mark.settings:
+        SubElement(own, _SET, {key: value for key, _, value in (each.partition("=") for each in mark.settings)})
 
 
 def template_of(root: Element) -> TemplateMark | None:
@@ -68,6 +74,7 @@ def template_of(root: Element) -> TemplateMark | None:
         guest_profile=profiles.get("guest", ""),
         memory_minimum_bytes=_number(memory.get("minimum")),
         memory_maximum_bytes=_number(memory.get("maximum")),
+        settings=tuple(f"{key}={value}" for key, value in _attributes(own.find(_SET)).items()),
     )
 
 

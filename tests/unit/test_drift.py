@@ -93,6 +93,48 @@ def test_what_was_changed_is_named_with_both_values(host, web):
     assert (found.key, found.expected, found.found, found.can_align) == ("vcpus", "2", "4", True)
 
 
+def deployed(host, journal, hardware):
+    """A VM deployed with that hardware."""
+    plan_set = deploy.plan_deploy(host, DeployRequest("debian", ("web-01",), hardware, GuestProfile(), start=False))
+    for plan in (*plan_set.preparations, *plan_set.plans):
+        assert jobs.submit(plan, host, journal).state is JobState.DONE
+    return lambda: inventory.find(host, "web-01")
+
+
+def test_what_was_set_at_its_deployment_is_no_departure_and_is_told(host, journal):
+    vm = deployed(host, journal, replace(WEB, memory_bytes=192 * MIB, nics=(ProfileNic("lab", "e1000"),)))
+    found = drift.compare(host, vm())
+    assert found.differences == ()
+    assert found.settings == ("memory=192M", "network=lab", "nic-model=e1000")
+    assert found.notes == ("memory 192M, network lab, nic-model e1000 (set at its deployment)",)
+
+
+def test_aligning_goes_back_to_what_was_set_at_its_deployment(host, journal):
+    vm = deployed(host, journal, replace(WEB, memory_bytes=192 * MIB))
+    change(host, _more_memory)
+    found = drift.compare(host, vm())
+    assert found.differences[0].expected == "192M (set at its deployment)"
+    jobs.submit(drift.plan_align(host, vm(), found), host, journal)
+    config = read_config(host.connection().lookupByName("web-01").XMLDesc(0))
+    assert config.memory_bytes == 192 * MIB
+    assert keys(host, vm) == []
+
+
+def test_a_profile_that_was_a_file_is_remembered_value_by_value(host, journal):
+    shape = Topology(1, 2, 2)
+    nics = (ProfileNic("default"), ProfileNic("lab", "e1000"))
+    hardware = HardwareProfile("mine", vcpus=4, topology=shape, memory_maximum_bytes=3 * GIB, nics=nics)
+    assert drift.compare(host, deployed(host, journal, hardware)()).differences == ()
+
+
+def test_settings_that_do_not_fit_the_profile_any_more_are_left_out_with_a_word(host, journal, templates):
+    vm = deployed(host, journal, replace(WEB, memory_bytes=192 * MIB))
+    templates[1]["web"] = replace(WEB, memory_minimum_bytes=224 * MIB)
+    found = drift.compare(host, vm())
+    assert found.settings == ()
+    assert "does not fit its profile any more" in found.notes[0]
+
+
 def _drop_a_card(root):
     devices = root.find("devices")
     devices.remove(devices.findall("interface")[1])
@@ -187,7 +229,7 @@ def test_a_newer_revision_of_the_template_is_a_note(host, web, templates):
 
 def test_a_profile_that_is_gone_is_a_note(host, web, templates):
     del templates[1]["web"]
-    assert "is gone" in drift.compare(host, web()).notes[0]
+    assert "is not in the library" in drift.compare(host, web()).notes[0]
 
 
 def test_a_vm_of_no_template_is_compared_only_with_a_named_one(host, web):
