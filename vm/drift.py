@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 import libvirt
 
 from host.connection import Host
-from host.errors import NotFound, UsageError
+from host.errors import UsageError
 from host.facts import read_defaults
 from host.plan import Plan
 from host.text import did_you_mean, printable
@@ -82,8 +82,11 @@ def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Dri
 def plan_align(host: Host, vm: Vm, drift: Drift, keys: Collection[str] = ()) -> Plan:
     """Make the VM as its template says, in all that can be aligned or in the aspects of `keys`. Raises UsageError for
     a key that is no difference of it, or cannot be aligned."""
-    chosen = _chosen(vm, drift, keys)
     found, _ = _read(host, vm)
+    chosen = _chosen(vm, drift, keys)
+    needed = drift_aspects.needed_with(found, parse(drift.expected_xml), chosen)
+    more = {each.key: needed[each.key] for each in drift.differences if each.key in needed and each.key not in chosen}
+    chosen |= frozenset(more)
     plan = _edit_plan(host, vm, drift, found, chosen - {AUTOSTART})
     if AUTOSTART in chosen:
         switched = lifecycle.plan_autostart(host, vm, enabled=not vm.autostart)
@@ -96,6 +99,7 @@ def plan_align(host: Host, vm: Vm, drift: Drift, keys: Collection[str] = ()) -> 
         plan,
         title=f"Align {vm.name} with {printable(drift.template, limit=60)}",
         command=words("align", vm.name, *_options(drift, keys)),
+        warnings=(*plan.warnings, *(f"{key} is aligned too: {why}" for key, why in more.items())),
         keeps=tuple(f"{each.title}: {each.found}" + (f" ({each.why_not})" if each.why_not else "") for each in left),
     )
 
@@ -116,7 +120,9 @@ def _chosen(vm: Vm, drift: Drift, keys: Collection[str]) -> frozenset[str]:
     for key in keys:
         if key not in by_key:
             shown = printable(key, limit=40)
-            raise UsageError(f"{shown!r} is no difference of it", about=vm.name, remedy=did_you_mean(key, by_key))
+            as_it_says = f"It is as {printable(drift.template, limit=60)} says"
+            remedy = did_you_mean(key, by_key, otherwise="" if by_key else as_it_says)
+            raise UsageError(f"{shown!r} is no difference of it", about=vm.name, remedy=remedy)
         if not by_key[key].can_align:
             raise UsageError(f"{key} cannot be aligned: {by_key[key].why_not}", about=vm.name)
     return frozenset(keys) or frozenset(key for key, each in by_key.items() if each.can_align)

@@ -6,13 +6,13 @@ definition (addresses, aliases, resolved machine types) never counts. Pure: elem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from host.text import printable
-from host.units import format_bytes
+from host.units import KIB, format_bytes
 from vm.domain_xml import AGENT_CHANNEL, OSINFO_NAMESPACE, disk_source, read_config, set_tags, tags_of, to_text
 
 Reader = Callable[[Element], str]
@@ -203,9 +203,38 @@ def _align_topology(root: Element, expected: Element) -> None:
         cpu.insert(list(cpu).index(model) + 1 if model is not None else 0, deepcopy(wanted))
 
 
+def _align_cpu(root: Element, expected: Element) -> None:
+    """The model; its topology and its NUMA cells are aspects of the vCPUs."""
+    kept = [each for tag in ("topology", "numa") for each in root.findall(f"cpu/{tag}")]
+    _replace("cpu")(root, expected)
+    cpu = root.find("cpu")
+    if cpu is None:
+        if not kept:
+            return
+        cpu = Element("cpu")
+        root.insert(_place(root, "cpu"), cpu)
+    for old in [*cpu.findall("topology"), *cpu.findall("numa")]:
+        cpu.remove(old)
+    cpu.extend(kept)
+
+
 def _align_memory(root: Element, expected: Element) -> None:
-    _replace("memory")(root, expected)
-    _replace("currentMemory")(root, expected)
+    """What it starts with alone; without an element for that, libvirt starts it with the most."""
+    _write_memory(root, read_config(to_text(root)).memory_max_bytes, read_config(to_text(expected)).memory_bytes)
+
+
+def _align_memory_maximum(root: Element, expected: Element) -> None:
+    _write_memory(root, read_config(to_text(expected)).memory_max_bytes, read_config(to_text(root)).memory_bytes)
+
+
+def _write_memory(root: Element, maximum_bytes: int, memory_bytes: int) -> None:
+    for tag, size_bytes in (("memory", maximum_bytes), ("currentMemory", min(memory_bytes, maximum_bytes))):
+        element = root.find(tag)
+        if element is None:
+            element = Element(tag)
+            root.insert(_place(root, tag), element)
+        element.set("unit", "KiB")
+        element.text = str(size_bytes // KIB)
 
 
 def _align_nics(root: Element, expected: Element) -> None:
@@ -266,9 +295,9 @@ _NEW_VM = "a new VM from the template has it; this guest would find another comp
 ASPECTS: tuple[Aspect, ...] = (
     Aspect("vcpus", "vCPUs", _vcpus, _align_vcpus),
     Aspect("topology", "CPU topology", _topology, _align_vcpus),
-    Aspect("cpu", "CPU model", _cpu, _replace("cpu")),
+    Aspect("cpu", "CPU model", _cpu, _align_cpu),
     Aspect("memory", "memory", _memory, _align_memory),
-    Aspect("memory-maximum", "most memory", _memory_maximum, _align_memory),
+    Aspect("memory-maximum", "most memory", _memory_maximum, _align_memory_maximum),
     Aspect("machine", "machine type", _machine, None, _NEW_VM, _is_same_machine),
     Aspect("firmware", "firmware", _firmware, None, "its disk may not boot with another firmware"),
     Aspect("tpm", "TPM", _tpm, _align_tpm),
@@ -321,10 +350,24 @@ def differences(found: Element, expected: Element) -> tuple[Difference, ...]:
 def aligned(found: Element, expected: Element, keys: frozenset[str]) -> Element:
     """A copy of `found` that is as expected in the aspects of `keys`."""
     root = deepcopy(found)
-    for aspect in ASPECTS:
+    for aspect in reversed(ASPECTS):  # the most memory before the memory, which cannot be more
         if aspect.key in keys and aspect.align is not None:
             aspect.align(root, expected)
     return root
+
+
+def needed_with(found: Element, expected: Element, keys: frozenset[str]) -> Mapping[str, str]:
+    """The aspects that those of `keys` cannot be aligned without, and why."""
+    has, wanted = read_config(to_text(found)), read_config(to_text(expected))
+    needed = {}
+    if "memory" in keys and wanted.memory_bytes > has.memory_max_bytes:
+        needed["memory-maximum"] = "memory cannot be more than the most memory"
+    if "memory-maximum" in keys and wanted.memory_max_bytes < has.memory_bytes:
+        needed["memory"] = "memory cannot be more than the most memory"
+    for key, other in (("vcpus", "topology"), ("topology", "vcpus")):
+        if key in keys:
+            needed[other] = "the number of vCPUs is that of the topology"
+    return needed
 
 
 def disk_files(root: Element) -> tuple[str, ...]:

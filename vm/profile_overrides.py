@@ -1,4 +1,4 @@
-"""In which single settings a hardware profile departs from another, as `vm.profiles.override` takes them: "memory=192M".
+"""In which single settings a hardware profile departs from another, as vm.profiles.override takes them: "memory=192M".
 
 A deployment writes them beside the profile's name into the VM's metadata, so that what was asked for there is no drift.
 Pure functions.

@@ -193,6 +193,51 @@ def test_only_what_is_asked_for_is_aligned_and_the_rest_is_told(host, web, journ
     assert keys(host, web) == ["memory", "memory-maximum"]
 
 
+def _memory_of(host):
+    config = read_config(host.connection().lookupByName("web-01").XMLDesc(0))
+    return config.memory_bytes // MIB, config.memory_max_bytes // MIB
+
+
+@pytest.mark.parametrize(("key", "then"), [("memory", (256, 512)), ("memory-maximum", (300, 448))])
+def test_memory_and_its_most_are_aligned_each_alone(host, web, journal, templates, key, then):
+    templates[1]["web"] = replace(WEB, memory_maximum_bytes=448 * MIB)
+
+    def edit(root):
+        root.find("memory").text, root.find("currentMemory").text = str(512 * 1024), str(300 * 1024)
+
+    change(host, edit)
+    plan = drift.plan_align(host, web(), drift.compare(host, web()), [key])
+    assert jobs.submit(plan, host, journal).state is JobState.DONE
+    assert _memory_of(host) == then
+
+
+def test_what_cannot_be_aligned_alone_takes_the_other_along_and_says_so(host, web, journal):
+    change(host, _more_memory)
+    plan = drift.plan_align(host, web(), drift.compare(host, web()), ["memory-maximum"])
+    assert "memory is aligned too: memory cannot be more than the most memory" in plan.warnings
+    assert not any("memory" in line for line in plan.keeps)
+    jobs.submit(plan, host, journal)
+    assert _memory_of(host) == (256, 256)
+
+
+def test_an_unknown_key_without_any_difference_says_that_there_is_none(host, web):
+    with pytest.raises(UsageError) as caught:
+        drift.plan_align(host, web(), drift.compare(host, web()), ["foo"])
+    assert caught.value.remedy == "It is as debian says"
+
+
+def test_the_model_of_the_cpu_is_aligned_without_its_topology(host, web, journal):
+    def edit(root):
+        text = "<domain><cpu mode='maximum'><topology sockets='2' cores='1' threads='1'/></cpu></domain>"
+        root.extend(parse(text))
+
+    change(host, edit)
+    found = drift.compare(host, web())
+    assert {"cpu", "topology"} <= {each.key for each in found.differences}
+    jobs.submit(drift.plan_align(host, web(), found, ["cpu"]), host, journal)
+    assert keys(host, web) == ["topology"]
+
+
 def test_autostart_is_aligned_by_a_step_of_its_own(host, web, journal, templates):
     templates[1]["web"] = replace(WEB, autostart=True)
     assert keys(host, web) == ["autostart"]
