@@ -49,13 +49,15 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one VM. `detail` is libvirt's own reason in words and may hold guest-made text."""
+    """One thing that happened to one VM. `detail` is libvirt's own reason in words and may hold guest-made text. `host`
+    is the host's name where several are looked at."""
 
     kind: EventKind
     vm_uuid: str
     vm_name: str
     detail: str
     at: datetime
+    host: str = ""
 
 
 _LIFECYCLE: dict[int, EventKind] = {

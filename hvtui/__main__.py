@@ -172,9 +172,10 @@ def _flushed(code: int) -> int:
 
 def _open_screen(session: Session) -> int:
     """The console, once the hypervisor answers: an explanation is easier to read in the shell. What it is made of is
-    loaded meanwhile, which takes about as long as a connection."""
+    loaded meanwhile, which takes about as long as a connection. Several hosts are waited for on the screen."""
     threading.Thread(target=import_module, args=("hvtui.tui.app",), name="load", daemon=True).start()
-    host = session.host()
+    hosts = session.console_hosts()
+    host = hosts[0] if hosts else session.host()
     from hvtui.tui.app import run as run_screen
 
     return run_screen(
@@ -182,6 +183,8 @@ def _open_screen(session: Session) -> int:
         config=session.config(),
         journal=session.journal(),
         simulated_samples=_simulated_samples() if session.given.get("demo") else None,
+        hosts=hosts,
+        entries=session.entries() if hosts else (),
     )
 
 

@@ -9,6 +9,6 @@ from __future__ import annotations
 THEMES = ("hvtui-dark", "hvtui-light", "hvtui-contrast", "hvtui-ansi")
 SHORT_THEMES = {name.removeprefix("hvtui-"): name for name in THEMES}
 COLUMNS = (
-    "name", "state", "cpu", "memory", "address", "agent", "tags", "net", "disk", "uptime", "vcpus", "checkpoints",
-    "autostart",
+    "name", "state", "host", "cpu", "memory", "address", "agent", "tags", "net", "disk", "uptime", "vcpus",
+    "checkpoints", "autostart",
 )  # fmt: skip

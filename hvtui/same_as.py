@@ -1,18 +1,27 @@
 """The command lines that plans and jobs equal, as both front ends show them: harmless to show, and right to paste.
 
-Pure, but for the environment: the host is named unless a command would mean it anyway.
+Pure, but for the environment and the names of hosts: the host is named unless a command would mean it anyway.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from host.connection import is_simulated_uri
 from host.job_model import Job, JobSet
 from host.plan import Plan, PlanSet
 from host.text import printable
 from hvtui.target import implied_uri
+
+_names: dict[str, str] = {}  # of the hosts in the list, by URI
+
+
+def name_hosts(names: Mapping[str, str]) -> None:
+    """Have lines name hosts as the configuration does (`names` by URI) instead of by their URIs."""
+    _names.clear()
+    _names.update(names)
+
 
 PROGRAM = ("hvtui", "--headless")
 
@@ -29,9 +38,12 @@ def set_command_line(meant: PlanSet | JobSet) -> str:
 
 
 def command_lines(plans: Sequence[Plan]) -> list[str]:
-    """One line for plans that differ only in the VM's name, else one for each. Blocked plans are left out unless all
-    are."""
+    """One line for a host's plans that differ only in the VM's name, else one for each. Blocked plans are left out
+    unless all are."""
     meant = [plan for plan in plans if not plan.blockers] or list(plans)
+    hosts = dict.fromkeys(plan.host_uri for plan in meant)
+    if len(hosts) > 1:
+        return [line for uri in hosts for line in command_lines([plan for plan in meant if plan.host_uri == uri])]
     shapes = {tuple("" if word == plan.vm_name else word for word in plan.command) for plan in meant}
     shape = shapes.pop()
     if len(meant) < 2 or shapes or shape.count("") != 1:
@@ -56,7 +68,9 @@ def _host_options(uri: str, *, is_job: bool) -> tuple[str, ...]:
 
         if is_demo_uri(uri):
             return ("--demo",)
-    return () if is_job else ("--connect", uri)
+    if is_job:
+        return ()
+    return ("--host", _names[uri]) if uri in _names else ("--connect", uri)
 
 
 def _shell_word(word: str) -> str:

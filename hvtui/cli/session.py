@@ -114,6 +114,20 @@ class Session:
             self._hosts = tuple(self.open_entry(entry) for entry in self.entries())
         return self._hosts
 
+    def console_hosts(self) -> tuple[Host, ...]:
+        """The hosts that the console shows side by side: those of the options, else all of the configuration; none
+        where one host is meant. Raises UsageError, NotFound."""
+        if not self.is_many:
+            names_one = any(self.given.get(each) for each in ("connect", "host", "demo")) or os.environ.get("HVTUI_URI")
+            if names_one or (config := self._own_config()) is None or not config.hosts:
+                return ()
+        hosts = self.hosts()
+        if len(hosts) == 1:
+            self.settle(hosts[0])
+            _connect(hosts[0], self.timeout_s)
+            return ()
+        return hosts
+
     def open_entry(self, entry: HostEntry) -> Host:
         """A Host for an entry of the list, not connected yet; the caller closes it. Raises UsageError."""
         return self._opened(entry.uri, entry.name)

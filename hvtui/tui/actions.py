@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an action works on: the marked VMs, or the one under the cursor (on the jobs screen: the job, or the set of
-    jobs). `is_live` is False on a lost link; `vms_there` counts all that the host has."""
+    jobs). `is_live` is False on a lost link; `vms_there` counts all that the host has. `host` names the host that is
+    meant itself: on its own screen, or where the tree of hosts has the focus; `hosts_there` counts those shown."""
 
     vms: tuple[Vm, ...] = ()
     is_live: bool = True
@@ -34,6 +35,9 @@ class Target:
     vms_there: int = 0
     job_set: JobSet | None = None
     template: Template | None = None
+    host: str = ""
+    hosts_there: int = 1
+    is_in_tree: bool = False  # the tree of hosts has the focus: no VM is meant
 
 
 Handler: TypeAlias = Callable[["HvtuiApp", Target], Awaitable[None] | None]
@@ -53,6 +57,21 @@ def no_vm_at_all(target: Target) -> bool:
 def some_vm_there(target: Target) -> bool:
     """The host has a VM, whether a filter hides it or not."""
     return not no_vm_at_all(target)
+
+
+def several_hosts(target: Target) -> bool:
+    """More than one host is shown."""
+    return target.hosts_there > 1
+
+
+def one_host(target: Target) -> bool:
+    """A host is meant itself."""
+    return bool(target.host)
+
+
+def can_open(target: Target) -> bool:
+    """A VM is under the cursor, or a row of the tree of hosts."""
+    return bool(target.vms) or target.is_in_tree
 
 
 def any_vm(target: Target) -> bool:
@@ -121,6 +140,10 @@ def why_not(action: Action, target: Target) -> str:
         return f"{action.title}: {f'job {job.id} is {job.state.value}' if job else 'no job is selected'}"
     if action.noun == "template":
         return f"{action.title}: no template is selected"
+    if action.noun == "host":
+        return f"{action.title}: choose a host in the tree of hosts first"
+    if action.when is several_hosts:
+        return f"{action.title}: there is only one host"
     if not target.vms:
         return f"{action.title}: no VM is selected"
     if not target.is_live:

@@ -8,15 +8,14 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
-from textual.app import App
 from textual.binding import BindingType
 from textual.filter import NoColor
 from textual.screen import Screen
@@ -24,17 +23,18 @@ from textual.timer import Timer
 
 from host.errors import HvtuiError
 from host.events import Event
-from host.job_model import Job, JobSet, JobState
-from host.plan import Danger, Plan, PlanSet
+from host.job_model import Job
+from host.plan import Plan
+from hvtui import same_as
 from hvtui.choices import SHORT_THEMES
-from hvtui.holders import holding_jobs, make_way, with_holders
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
 from hvtui.tui.driver import TerminalDriver
 from hvtui.tui.key_words import in_keys
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
-from hvtui.tui.outcome_text import about, done_words, left_out, outcome_words
+from hvtui.tui.outcome_text import left_out
+from hvtui.tui.proposals import Proposing
 from hvtui.tui.rate_history import RateHistories
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.widgets import footer
@@ -43,20 +43,17 @@ from vm.model import Snapshot, Vm
 
 if TYPE_CHECKING:
     from host.connection import Host
+    from host.host_list import HostEntry
     from host.journal import Journal
     from hvtui.config import Config
-    from hvtui.tui.remedies import Remedy
+    from hvtui.tui.fleet_state import FleetState
     from vm.feed import ReadSamples
 
 __all__ = ["HvtuiApp", "Services", "run"]
 
 EVENTS_KEPT = 1000
 LEAVING_POLL_S = 0.1
-REMEDY_POLL_S = 0.1
-REMEDY_SEEN_S = 5.0  # how long the list may take to know what a remedy did
-REMEDIED = {"vm.resume": "resumed"}
 T = TypeVar("T")
-Again: TypeAlias = Callable[[Sequence[Vm]], Awaitable[Sequence[Plan]]]
 
 # Loaded when first opened: what is not imported costs neither time nor memory.
 SCREENS = {
@@ -72,8 +69,8 @@ SCREENS = {
 }
 
 
-class HvtuiApp(App[None]):
-    """hvtui's terminal interface on one host."""
+class HvtuiApp(Proposing):
+    """hvtui's terminal interface, on one host or on several."""
 
     CSS_PATH = Path(__file__).with_name("hvtui.tcss")
     TITLE = "hvtui"
@@ -83,12 +80,20 @@ class HvtuiApp(App[None]):
     def __init__(self, services: Services) -> None:
         super().__init__(driver_class=TerminalDriver)
         self.services = services
-        self.snapshot: Snapshot | None = None
+        self.snapshot: Snapshot | None = None  # of all hosts as one, where there are several
+        self.snapshots: Mapping[str, Snapshot] = {}  # by host
         self.jobs: tuple[Job, ...] = ()
         self.rates = RateHistories()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._last_host = ""
         self.events_dropped = 0  # how many older ones the list has lost; a row's key is its number since the start
         self.bridge = Bridge(self, services)
+        self.fleet: FleetState | None = None
+        same_as.name_hosts({entry.uri: entry.name for entry in services.config.hosts})
+        if services.is_many:
+            from hvtui.tui.fleet_state import FleetState
+
+            self.fleet = FleetState(self)
         self._said = ("", "text")
         self._said_at_s = 0.0
         self._forget: Timer | None = None
@@ -193,22 +198,34 @@ class HvtuiApp(App[None]):
         if choice is None:
             self.say(f"nothing is called {text!r}", "warn")
         elif choice.vm_uuid and choice.action_id:
-            self.act(choice.action_id, on=replace(self.selected(), vms=self._vms_of([choice.vm_uuid])))
+            self.act(choice.action_id, on=self._targeted(choice))
         elif choice.vm_uuid:
-            self.go_to_vm(choice.vm_uuid)
+            self.go_to_vm(choice.vm_uuid, choice.vm_host)
         else:
             self.act(choice.action_id)
 
-    def go_to_vm(self, uuid: str) -> None:
-        """Show the list with the cursor on that VM."""
-        self.go("fleet")
-        self.call_after_refresh(self._go_to_vm, uuid)
+    def _targeted(self, choice: Choice) -> Target:
+        vms = self.snapshot.vms if self.snapshot is not None else ()
+        chosen = [vm for vm in vms if vm.uuid == choice.vm_uuid and choice.vm_host in {"", vm.host}][:1]
+        return replace(self.selected(), vms=tuple(chosen), is_live=self.is_up(chosen[0] if chosen else None))
 
-    def _go_to_vm(self, uuid: str) -> None:
+    def go_to_vm(self, uuid: str, host_name: str = "") -> None:
+        """Show the list with the cursor on that VM (of that host, where a definition may be on two)."""
+        self.go("fleet")
+        self.call_after_refresh(self._go_to_vm, uuid, host_name)
+
+    def _go_to_vm(self, uuid: str, host_name: str) -> None:
         from hvtui.tui.screens.fleet import FleetScreen
 
         if isinstance(self.screen, FleetScreen):
-            self.screen.go_to_vm(uuid)
+            self.screen.go_to_vm(uuid, host_name)
+
+    def open_host(self, name: str) -> None:
+        """Show the screen of that host."""
+        from hvtui.tui.screens.host import HostScreen
+
+        self._last_host = name
+        self.push_screen(HostScreen(name))
 
     def go(self, name: str) -> None:
         """Show the screen of that name; one that is open below is uncovered rather than opened twice."""
@@ -227,6 +244,7 @@ class HvtuiApp(App[None]):
         if action is None:
             return
         selected = on if on is not None else self.selected()
+        self._last_host = selected.host or next((vm.host for vm in selected.vms), self._last_host)
         if action.plan is not None or action.noun == "vm":
             self.say("")  # what was said before is not about this
         if not action.applies(selected):
@@ -267,121 +285,18 @@ class HvtuiApp(App[None]):
 
         await self.propose(await self.plan_each(plan, target), done=action.done, again=again, left=left)
 
+    @property
+    def current_host(self) -> Host:
+        """The Host that is meant where no VM is (a new VM, templates): the chosen one, else that of the VM under the
+        cursor, else the first that answers."""
+        hosts = self.services.hosts or (self.services.host,)
+        up = (host for host in hosts if (found := self.snapshots.get(host.name)) is not None and found.link.is_up)
+        return next((host for host in hosts if host.name == self._last_host), None) or next(up, hosts[0])
+
     def selected(self) -> Target:
         """What an action would work on now."""
         screen = self._shown()
         return screen.target() if screen is not None else Target()
-
-    async def plan_each(self, plan: Callable[..., Plan], target: Target) -> tuple[Plan, ...]:
-        """One plan for every target VM, made in one thread. Raises HvtuiError."""
-        host = self.services.host
-        return await self.bridge.call(lambda: tuple(plan(host, vm) for vm in target.vms))
-
-    async def propose(
-        self,
-        plans: Sequence[Plan],
-        *,
-        done: str = "",
-        ask: bool = False,
-        accepted: Callable[[], None] | None = None,
-        again: Again | None = None,
-        left: str = "",
-    ) -> bool:
-        """Show the plans, and run them when accepted; True when they ran and all ended well. Harmless plans without
-        warnings run at once (unless `ask` or the configuration says otherwise). `done` is the past tense for the
-        status line; `accepted` is called before they run; `again` makes the plans anew for VMs that a remedy has
-        changed, which are then proposed in their place; `left` says which VMs of the selection are left out.
-        Call it from a worker (every action's handler is one)."""
-        if not plans:
-            return False
-        runnable = plans
-        if ask or not self._may_run_at_once(plans):
-            from hvtui.tui.screens.plan import PlanScreen
-
-            held = await self.bridge.call(holding_jobs, self.services.journal)
-            dialog = PlanScreen(with_holders(plans, held), left_out=left)
-            runnable = dialog.runnable
-            if not await self.push_screen_wait(dialog):
-                if dialog.remedy is None:
-                    return False
-                plans = await self._remedied(plans, dialog.remedy, again)
-                return await self.propose(plans, done=done, ask=True, accepted=accepted, again=again, left=left)
-        if accepted is not None:
-            accepted()
-        self._follow_new(runnable)
-        await self.bridge.call(make_way, runnable, self.services.journal)
-        outcomes = await self.bridge.run_plans(runnable)
-        await self._tell(runnable, outcomes, done, left)
-        return all(isinstance(outcome, Job) and outcome.state is JobState.DONE for outcome in outcomes)
-
-    async def propose_set(
-        self,
-        plan_set: PlanSet,
-        *,
-        done: str = "",
-        ask: bool = True,
-        accepted: Callable[[], None] | None = None,
-    ) -> bool:
-        """Show a set of plans, and run it when accepted; True when it ran and all of it is done. The arguments are as
-        for `propose`. Call it from a worker. Raises HvtuiError when the set cannot begin."""
-        plans = (*plan_set.preparations, *plan_set.plans)
-        if ask or plan_set.warnings or plan_set.blockers or not self._may_run_at_once(plans):
-            from hvtui.tui.screens.plan import PlanSetScreen
-
-            if not await self.push_screen_wait(PlanSetScreen(plan_set)):
-                return False
-        if accepted is not None:
-            accepted()
-        self._follow_new(plan_set.plans)
-        jobs = await self.bridge.run_set(plan_set)
-        self.tell_set(jobs, done=done)
-        return JobSet(jobs).state is JobState.DONE
-
-    def tell_set(self, jobs: tuple[Job, ...], *, done: str = "") -> None:
-        """Say what became of a set, or of some of it: the first that failed in full."""
-        told = [job for job in jobs if not job.is_preparation or job.state is not JobState.DONE]
-        fine = {JobState.DONE, JobState.ROLLED_BACK}
-        if all(job.state in fine for job in told):
-            job_set = JobSet(jobs)
-            what = about(told[0].plan) if len(told) == 1 else f"{len(told)} VMs"
-            self.say(f"{done or 'done:'} {what} · set {job_set.id}", "good")
-        elif ended := outcome_words(told):
-            self.say(*ended)
-
-    async def _remedied(self, plans: Sequence[Plan], remedy: Remedy, again: Again | None) -> Sequence[Plan]:
-        """Propose the remedy for the VMs that it belongs to. Returns the plans to come back to: the same ones when the
-        remedy was not wanted, none when there is nothing left to do."""
-        vms = self._vms_of(remedy.uuids)
-        done = REMEDIED.get(remedy.blocker_id, remedy.action.done)
-        if not await self.propose(await self.plan_each(remedy.plan, Target(vms=vms)), done=done):
-            return plans
-        from hvtui.tui.remedies import is_fulfilled, is_removed
-
-        deadline = time.monotonic() + REMEDY_SEEN_S
-        uuids = [plan.vm_uuid for plan in plans if plan.vm_uuid and not is_fulfilled(remedy, plan)]
-        if again is None or not uuids:
-            return ()
-        made = await again(self._vms_of(uuids))
-        while not is_removed(remedy, made) and time.monotonic() < deadline:
-            await asyncio.sleep(REMEDY_POLL_S)  # until the list knows it
-            made = await again(self._vms_of(uuids))
-        made = [plan for plan in made if not (plan.blockers and plan.vm_uuid in remedy.uuids)]
-        return made if any(not plan.blockers for plan in made) else ()
-
-    def _follow_new(self, plans: Sequence[Plan]) -> None:
-        """Have the list put its cursor on the VM that a single plan makes, as soon as it is there."""
-        from hvtui.tui.screens.fleet import FleetScreen
-
-        uuid = plans[0].vm_uuid if len(plans) == 1 else None
-        if uuid is not None and not self._vms_of([uuid]):
-            for screen in self.screen_stack:
-                if isinstance(screen, FleetScreen):
-                    screen.follow_new(uuid)
-
-    def _vms_of(self, uuids: Iterable[str]) -> tuple[Vm, ...]:
-        """Those VMs as the list has them now, in the order of `uuids`."""
-        there = {vm.uuid: vm for vm in self.snapshot.vms} if self.snapshot is not None else {}
-        return tuple(there[uuid] for uuid in uuids if uuid in there)
 
     def asked(self, prompt: Screen[T]) -> Awaitable[T | None]:
         """Open a dialog now (what is typed next is for it), to await its answer."""
@@ -414,38 +329,23 @@ class HvtuiApp(App[None]):
         if (screen := self._shown()) is not None:
             screen.show_said(*self._said)
 
-    def _may_run_at_once(self, plans: Sequence[Plan]) -> bool:
-        if self.services.config.ui.confirm == "always":
-            return False
-        return all(plan.danger is Danger.NONE and not plan.warnings and not plan.blockers for plan in plans)
-
-    async def _tell(self, plans: Sequence[Plan], outcomes: Sequence[Job | HvtuiError], done: str, left: str) -> None:
-        if ended := outcome_words(outcomes):
-            self.say(*ended)
-            return
-        what = about(plans[0]) if len(plans) == 1 else f"{len(plans)} VMs"
-        jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
-        number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
-        hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
-        hint += f" · {left}" if left else ""
-        self.say(f"{done_words(plans, done) or 'done:'} {what} · {number}{hint}", "good")
-
-    async def _can_undo(self, job: Job) -> bool:
-        from host.jobs import plan_undo
-
-        try:
-            return not (await self.bridge.call(plan_undo, job, self.services.host)).blockers
-        except HvtuiError:
-            return False
-
     def on_snapshot_changed(self, message: SnapshotChanged) -> None:
         if self.snapshot is None:
             gc.freeze()  # what is loaded now lives as long as the program: collections need not look at it
-        self.snapshot = message.snapshot
+        self.snapshot, self.snapshots = message.snapshot, message.by_host
         screen = self._shown()
-        self.rates.take(message.snapshot, looked_at={vm.uuid for vm in screen.targets()} if screen is not None else ())
+        looked_at = {vm.uuid for vm in screen.targets()} if screen is not None else ()
+        for each in message.by_host.values():
+            self.rates.take(each, looked_at=looked_at)
         if screen is not None:
             screen.update_from(message.snapshot)
+        if self.fleet is not None:
+            self.fleet.snapshot_changed(message.snapshot)
+
+    def show_again(self) -> None:
+        """Have the shown screen show what the app knows of the hosts beside their snapshots."""
+        if (screen := self._shown()) is not None:
+            screen.update_from(self.snapshot)
 
     def on_event_arrived(self, message: EventArrived) -> None:
         self.events_dropped += len(self.events) == self.events.maxlen
@@ -457,6 +357,8 @@ class HvtuiApp(App[None]):
         self.jobs = message.jobs
         if (screen := self._shown()) is not None:
             screen.update_jobs(message.jobs)
+        if self.fleet is not None:
+            self.fleet.jobs_changed()
 
     def _shown(self) -> HvtuiScreen | None:
         """The full screen that is visible, also below a dialog."""
@@ -471,14 +373,24 @@ def _screen_class(name: str) -> type[Screen[None]]:
     return cast("type[Screen[None]]", getattr(import_module(module), class_name))
 
 
-def run(*, host: Host, config: Config, journal: Journal, simulated_samples: ReadSamples | None = None) -> int:
-    """Show the terminal interface until the user quits; returns the exit code. The caller closes host and journal.
+def run(
+    *,
+    host: Host,
+    config: Config,
+    journal: Journal,
+    simulated_samples: ReadSamples | None = None,
+    hosts: tuple[Host, ...] = (),
+    entries: tuple[HostEntry, ...] = (),
+) -> int:
+    """Show the terminal interface until the user quits; returns the exit code. The caller closes hosts and journal.
     Raises what ended it other than the user or a signal, once the terminal is restored."""
     if simulated_samples is None and host.is_simulated:
         from vm import demo
 
         simulated_samples = demo.simulated_samples if demo.is_demo(host) else None
-    services = Services(host=host, journal=journal, config=config, simulated_samples=simulated_samples)
+    services = Services(
+        host=host, journal=journal, config=config, simulated_samples=simulated_samples, hosts=hosts, entries=entries
+    )
     app = HvtuiApp(services)
     app.run()
     if app.ended_by_signal is not None:

@@ -11,14 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from host.connection import Host
+from host.connection import Host, open_host
 from host.errors import HvtuiError
 from host.events import Event
-from host.job_model import Job, JobState
+from host.job_model import Job, JobSet, JobState
 from host.job_rules import is_in_process
 from host.plan import Plan, PlanSet
 from hvtui.tui.messages import EventArrived, JobsChanged, SnapshotChanged
@@ -28,8 +28,10 @@ from vm.model import Snapshot
 if TYPE_CHECKING:
     from textual.app import App
 
+    from host.host_list import HostEntry
     from host.journal import Journal
     from hvtui.config import Config
+    from vm.fleet import Fleet
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -38,17 +40,27 @@ T = TypeVar("T")
 JOB_POLL_S = 0.25
 JOURNAL_LOOK_S = 1.0  # how soon a job of another process is shown
 JOBS_SHOWN = 200
+MERGE_S = 0.25  # at most so often the pictures of several hosts become one
+MANY_VMS, MERGE_MANY_S = 2000, 1.0
 PARALLEL_JOBS = 4  # a libvirtd serves five requests of a client at once; one stays free for the lists
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the terminal interface works with; opened by the caller, who also closes it."""
+    """What the terminal interface works with; opened by the caller, who also closes it. With several `hosts` (each the
+    one of the entry at the same place, not connected yet), `host` is the first of them."""
 
     host: Host
     journal: Journal
     config: Config
     simulated_samples: ReadSamples | None = None  # replaces libvirt's statistics where the driver has none
+    hosts: tuple[Host, ...] = ()
+    entries: tuple[HostEntry, ...] = ()
+
+    @property
+    def is_many(self) -> bool:
+        """True when several hosts are shown."""
+        return len(self.hosts) > 1
 
 
 class Bridge:
@@ -58,6 +70,11 @@ class Bridge:
         self._app = app
         self._services = services
         self._feed: Feed | None = None
+        self._fleet: Fleet | None = None
+        self._others: tuple[Host, ...] = ()  # beside the one that is shown, once a VM is to move
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_merge_due = False
+        self._merged_at_s = 0.0
         self._runner_slots = asyncio.Semaphore(PARALLEL_JOBS)
         self._watcher: asyncio.Task[None] | None = None
         self._is_stopping = threading.Event()
@@ -68,35 +85,84 @@ class Bridge:
         self.running_here = 0  # jobs that run in this process and would be cut off by its end
 
     def start(self) -> None:
-        """Start the feed (its own daemon threads) and read the journal once."""
+        """Start the feeds (their own daemon threads) and read the journal once."""
         services = self._services
-        self._feed = Feed(
-            services.host,
-            self._snapshot,
-            self._event,
-            services.config.ui.refresh_s,
-            read_samples=services.simulated_samples,
-        )
-        self._feed.start()
+        self._loop = asyncio.get_running_loop()
+        if services.is_many:
+            self._start_fleet()
+        else:
+            self._feed = Feed(
+                services.host,
+                self._snapshot,
+                self._event,
+                services.config.ui.refresh_s,
+                read_samples=services.simulated_samples,
+            )
+            self._feed.start()
         self.watch_jobs()
-        look = partial(self._look_at_the_journal, asyncio.get_running_loop())
+        look = partial(self._look_at_the_journal, self._loop)
         threading.Thread(target=look, name="journal", daemon=True).start()
 
+    def _start_fleet(self) -> None:
+        from vm.fleet import Fleet
+
+        services = self._services
+        opened = {entry.name: host for entry, host in zip(services.entries, services.hosts, strict=True)}
+        self._fleet = Fleet(
+            services.entries,
+            lambda entry: opened[entry.name],
+            self._snapshot_of_one,
+            self._event_of_one,
+            interval_s=services.config.ui.refresh_s,
+            read_samples=services.simulated_samples,
+        )
+        self._fleet.start()
+
     def stop(self) -> None:
-        """Tell the feed to end, from a thread of its own: quitting waits for nothing."""
+        """Tell the feeds to end, from a thread of its own: quitting waits for nothing."""
         self._is_stopping.set()
-        if self._feed is not None:
-            threading.Thread(target=self._feed.stop, name="feed-stop", daemon=True).start()
+        ending = self._feed or self._fleet
+        if ending is not None:
+            threading.Thread(target=ending.stop, name="feed-stop", daemon=True).start()
+        for host in self._others:
+            threading.Thread(target=host.close, name="close", daemon=True).start()
 
     def refresh(self) -> None:
         """Read everything again, soon."""
-        if self._feed is not None:
-            self._feed.refresh()
+        for feed in (self._feed, self._fleet):
+            if feed is not None:
+                feed.refresh()
 
     def set_polling(self, enabled: bool) -> None:
         """Rates are polled only while something shows them."""
+        for feed in (self._feed, self._fleet):
+            if feed is not None:
+                feed.set_polling(enabled)
+
+    def host_at(self, uri: str) -> Host:
+        """The Host of that URI; of one that is not shown the first, which then refuses what belongs to another."""
+        hosts = self._services.hosts or (self._services.host,)
+        return next((host for host in hosts if host.uri == uri), self._services.host)
+
+    def places(self) -> tuple[tuple[HostEntry, ...], tuple[Host, ...]]:
+        """The host that is shown alone, and the others of the configuration, opened when first asked for."""
+        from host.host_list import HostEntry
+
+        host, config = self._services.host, self._services.config
+        own = next((entry for entry in config.hosts if entry.uri == host.uri), None) or HostEntry(host.name, host.uri)
+        others = tuple(entry for entry in config.hosts if entry.uri != host.uri)
+        if not self._others:
+            self._others = tuple(open_host(entry.uri, name=entry.name, read_only=host.read_only) for entry in others)
+        return (own, *others), (host, *self._others)
+
+    def _reread(self, host: Host, uuid: str | None) -> None:
+        """Have a VM read again: not every change is an event."""
+        if uuid is None:
+            return
         if self._feed is not None:
-            self._feed.set_polling(enabled)
+            self._feed.reread(uuid)
+        elif self._fleet is not None:
+            self._fleet.reread(host.name, uuid)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking code in a daemon thread and await its result. Raises the HvtuiError that it raised; any other
@@ -150,11 +216,12 @@ class Bridge:
         services = self._services
         begun: list[Job | HvtuiError | None] = []
         for plan in plans:
-            if plan.long and not services.host.is_simulated:
+            host = self.host_at(plan.host_uri)
+            if plan.long and not host.is_simulated:
                 begun.append(None)
                 continue
             try:
-                jobs.check_host(plan.host_uri, services.host)
+                jobs.check_host(plan.host_uri, host)
                 begun.append(jobs.create(plan, services.journal))
             except HvtuiError as error:
                 begun.append(error)
@@ -166,9 +233,9 @@ class Bridge:
         services = self._services
         try:
             if begun is None:
-                job = await self.call(jobs.start_detached, plan, services.host, services.journal)
+                job = await self.call(jobs.start_detached, plan, self.host_at(plan.host_uri), services.journal)
                 return await self.job_end(job.id)
-            return begun if isinstance(begun, HvtuiError) else await self._run_here(jobs.run, begun.id)
+            return begun if isinstance(begun, HvtuiError) else await self._run_here(jobs.run, begun)
         except HvtuiError as error:
             return error
 
@@ -178,35 +245,36 @@ class Bridge:
         from host import jobs
         from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
 
-        services = self._services
-        if job.plan.long and not services.host.is_simulated:
-            begun = await self.call(jobs.restart_detached, job.id, services.host, services.journal)
+        host = self.host_at(job.host_uri)
+        if job.plan.long and not host.is_simulated:
+            begun = await self.call(jobs.restart_detached, job.id, host, self._services.journal)
             return await self.job_end(begun.id)
-        return await self._run_here(jobs.restart, job.id)
+        return await self._run_here(jobs.restart, job)
 
     async def roll_back_job(self, job: Job) -> Job:
         """Take back what a job made that ended early, and await the end of that. Raises HvtuiError."""
         from host import jobs
         from vm import steps as steps  # the same
 
-        return await self._run_here(jobs.rollback, job.id)
+        return await self._run_here(jobs.rollback, job)
 
     async def run_set(self, plan_set: PlanSet) -> tuple[Job, ...]:
         """Run the plans of a set as jobs and await the end of all, in a process of their own (in threads on a host that
         is simulated in this one). Raises HvtuiError when they cannot be created, and then none is."""
         from host import job_sets
 
-        services = self._services
-        started = await self.call(job_sets.start_detached_set, plan_set, services.host, services.journal)
-        return await self._set_end(started[0].set_id or started[0].id)
+        host = self.host_at(plan_set.plans[0].host_uri)
+        started = await self.call(job_sets.start_detached_set, plan_set, host, self._services.journal)
+        return await self._set_end(started[0].set_id or started[0].id, host)
 
-    async def restart_set(self, set_id: int) -> tuple[Job, ...]:
+    async def restart_set(self, job_set: JobSet) -> tuple[Job, ...]:
         """Run all of a set again that is not done, and await the end. Raises HvtuiError."""
         from host import job_sets
         from vm import steps as steps  # the same
 
-        await self.call(job_sets.restart_set, set_id, self._services.host, self._services.journal)
-        return await self._set_end(set_id)
+        host = self.host_at(job_set.jobs[-1].host_uri)
+        await self.call(job_sets.restart_set, job_set.id, host, self._services.journal)
+        return await self._set_end(job_set.id, host)
 
     async def roll_back_all(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """Take back what members of a set made that ended early: the preparations' after the VMs'. Raises
@@ -215,8 +283,8 @@ class Bridge:
         ended = await asyncio.gather(*(self.roll_back_job(job) for job in mains))
         return (*ended, *[await self.roll_back_job(job) for job in jobs if job.is_preparation])
 
-    async def _set_end(self, set_id: int) -> tuple[Job, ...]:
-        is_here = is_in_process(self._services.host.uri)
+    async def _set_end(self, set_id: int, host: Host) -> tuple[Job, ...]:
+        is_here = is_in_process(host.uri)
         self.running_here += is_here
         try:
             while True:
@@ -227,23 +295,22 @@ class Bridge:
                 await asyncio.sleep(JOB_POLL_S)
         finally:
             self.running_here -= is_here
-        if self._feed is not None and is_here:
-            for uuid in {job.vm_uuid for job in jobs if job.vm_uuid is not None}:
-                self._feed.reread(uuid)
+        for uuid in {job.vm_uuid for job in jobs if is_here}:
+            self._reread(host, uuid)
         return jobs
 
-    async def _run_here(self, function: Callable[[T, Host, Journal], Job], what: T) -> Job:
+    async def _run_here(self, function: Callable[[int, Host, Journal], Job], what: Job) -> Job:
         """Work on a job in a thread of this process, which quitting would cut off, as soon as there is a free slot."""
+        host = self.host_at(what.host_uri)
         self.running_here += 1
         try:
             async with self._runner_slots:
                 self.watch_jobs()
-                job = await self.call(function, what, self._services.host, self._services.journal)
+                job = await self.call(function, what.id, host, self._services.journal)
         finally:
             self.running_here -= 1
         self.watch_jobs()
-        if self._feed is not None and job.vm_uuid is not None:
-            self._feed.reread(job.vm_uuid)  # not every change is an event
+        self._reread(host, job.vm_uuid)
         return job
 
     async def job_end(self, job_id: int) -> Job:
@@ -304,6 +371,32 @@ class Bridge:
 
     def _event(self, event: Event) -> None:
         self._app.post_message(EventArrived(event))
+
+    def _event_of_one(self, host_name: str, event: Event) -> None:
+        self._app.post_message(EventArrived(replace(event, host=host_name)))
+
+    def _snapshot_of_one(self, _snapshot: Snapshot) -> None:
+        """One of several hosts has news, on its feed's thread."""
+        if not self._is_merge_due and self._loop is not None:
+            self._is_merge_due = True
+            with suppress(RuntimeError):  # the loop is closed: the program has quit meanwhile
+                self._loop.call_soon_threadsafe(self._merge_soon)
+
+    def _merge_soon(self) -> None:
+        if self._loop is not None:
+            self._loop.call_later(max(self._merged_at_s - self._loop.time(), 0.0), self._merge)
+
+    def _merge(self) -> None:
+        """Hosts tell their news one after the other: they are put together a few times a second at most."""
+        if self._loop is None or self._fleet is None or self._is_stopping.is_set():
+            return
+        from hvtui.tui.fleet_view import merged
+
+        self._is_merge_due = False  # first: what arrives from here on is for the next one
+        snapshots = self._fleet.snapshots
+        whole = merged(self._services.entries, snapshots)
+        self._merged_at_s = self._loop.time() + (MERGE_MANY_S if len(whole.vms) > MANY_VMS else MERGE_S)
+        self._app.post_message(SnapshotChanged(whole, snapshots))
 
 
 def _newest(journal: Journal) -> tuple[Job, ...]:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from host.plan import Danger, Plan
 from hvtui.tui import actions
-from hvtui.tui.actions import Action, Handler, Target, any_vm, no_vm_at_all, on_screen, one_vm, some_vm_there
+from hvtui.tui.actions import (
+    Action,
+    Handler,
+    Target,
+    any_vm,
+    can_open,
+    no_vm_at_all,
+    on_screen,
+    one_vm,
+    several_hosts,
+    some_vm_there,
+)
 from vm.model import Vm, VmState
 
 if TYPE_CHECKING:
@@ -80,7 +91,7 @@ async def _try_tiny(app: HvtuiApp, _target: Target) -> None:
     from vm.create import plan_create
     from vm.create_request import tiny_request
 
-    plan = await app.bridge.call(plan_create, app.services.host, tiny_request("tiny"))
+    plan = await app.bridge.call(plan_create, app.current_host, tiny_request("tiny"))
     await app.propose([plan], done="made", ask=True)
 
 
@@ -177,7 +188,11 @@ FLEET_ACTIONS: tuple[Action, ...] = (
     _fleet("mark", "space", "mark", "mark", footer=16, help="mark it; actions then work on all marked VMs"),
     _fleet("mark_all", "asterisk", "mark all shown", "mark_all", help="again: unmark all"),
     _fleet("filter", "slash", "filter", "open_filter", footer=14, help="state:running tag:web cpu>50 text"),
-    _fleet("open", "enter", "open", "open_vm", when=any_vm, footer=17, help="the VM on the whole screen"),
+    _fleet("open", "enter", "open", "open_vm", when=can_open, footer=17,
+           help="the VM on the whole screen; in the tree, the host"),
+    _fleet("tree", "h", "hosts", "toggle_tree", when=several_hosts, footer=18,
+           help="the tree of groups and hosts: the chosen one narrows the list"),
+    _fleet("other_pane", "tab", "list or hosts", "other_pane", when=several_hosts),
     _fleet("details", "d", "details", "toggle_details", when=some_vm_there, help="show or hide the details pane"),
     _fleet("back", "escape", "back", "back", help="close, clear the filter, then the marks"),
     _fleet("sort", "o", "sort", "say_sort_keys", footer=30, help="then 1-9: sort by that column, again: reversed"),

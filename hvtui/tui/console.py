@@ -43,7 +43,7 @@ def lend_terminal(app: HvtuiApp, vm: Vm) -> str:
     try:
         with suppress(OSError):
             os.write(terminal_out, blank + _greeting(vm))
-        reason = console.attach(app.services.host, vm, stdin_fd=terminal_in, stdout_fd=terminal_out)
+        reason = console.attach(app.host_of(vm), vm, stdin_fd=terminal_in, stdout_fd=terminal_out)
     finally:
         with suppress(OSError):  # its window was closed: the signal that says so ends the program
             os.write(terminal_out, TIDY + blank)

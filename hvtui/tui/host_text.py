@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 
@@ -13,6 +14,9 @@ from host.units import format_bytes
 from hvtui.tui.widgets.charts import bar
 from hvtui.tui.widgets.page import Row, heading, row
 from vm.model import Snapshot, VmState
+
+if TYPE_CHECKING:
+    from host.maintenance import Maintenance
 
 _LABEL = 18
 _INDENT = 3 + _LABEL
@@ -41,15 +45,24 @@ def allocation(snapshot: Snapshot) -> Allocation:
     )
 
 
-def host_rows(snapshot: Snapshot) -> list[Row]:
-    """The whole host screen."""
+def host_rows(snapshot: Snapshot, note: Maintenance | None = None) -> list[Row]:
+    """The whole host screen; `note` where the host is drained, or misses VMs."""
     facts = snapshot.facts
-    rows = [heading("Now"), *_load_rows(snapshot), row()]
+    rows = [heading("Now"), *_load_rows(snapshot), *(_maintenance_rows(note) if note is not None else ()), row()]
     if facts is None:
         return [*rows, row("reading what this host is and can do", style="$text-muted", indent=3)]
     rows += [heading("Promised to virtual machines"), *_allocation_rows(snapshot, facts), row()]
     rows += [heading("Hypervisor"), *_hypervisor_rows(facts), row()]
     return [*rows, heading("Hardware"), *_hardware_rows(facts)]
+
+
+def _maintenance_rows(note: Maintenance) -> list[Row]:
+    since = f"drained since {note.since}: no VM is placed here" if note.is_drained else "takes VMs again"
+    rows = [_row("maintenance", since, "$text-warning")]
+    for guest in note.guests:
+        where = f"moved to {guest.host}" if guest.fate == "moved" else guest.fate
+        rows.append(_row("", f"{guest.name}: {where}, was {guest.was}"))
+    return rows
 
 
 def _load_rows(snapshot: Snapshot) -> list[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textual.message import Message
 
 from host.events import Event
@@ -10,11 +12,13 @@ from vm.model import Snapshot
 
 
 class SnapshotChanged(Message):
-    """A new picture of the host replaces the one before."""
+    """A new picture replaces the one before. With several hosts, `snapshot` is all of them as one and `by_host` has
+    each by its name."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, by_host: Mapping[str, Snapshot] | None = None) -> None:
         super().__init__()
         self.snapshot = snapshot
+        self.by_host = by_host if by_host is not None else {snapshot.host_name: snapshot}
 
 
 class EventArrived(Message):

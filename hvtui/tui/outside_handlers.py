@@ -39,7 +39,7 @@ async def _open_when_off(app: HvtuiApp, vm: Vm, form: Callable[[Vm], FormScreen[
         from vm.lifecycle import plan_stop
 
         why = f"{name} is {vm.state.value}: only a VM that is off can be {done}"
-        plan = await app.bridge.call(plan_stop, app.services.host, vm)
+        plan = await app.bridge.call(plan_stop, app.host_of(vm), vm)
         if not await app.propose([plan], done="shut down", ask=True, left=why):
             return
         app.say(f"shut down {name}", "good")
@@ -61,10 +61,8 @@ async def paravirtual_now(app: HvtuiApp, target: Target) -> None:
 async def _paravirtual(app: HvtuiApp, target: Target, *, now: bool) -> None:
     from vm.paravirtual import plan_paravirtual
 
-    host = app.services.host
-
     async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
-        return await app.bridge.call(lambda: tuple(plan_paravirtual(host, vm, now=now) for vm in vms))
+        return await app.bridge.call(lambda: tuple(plan_paravirtual(app.host_of(vm), vm, now=now) for vm in vms))
 
     plans = [plan for plan in await planned(target.vms) if plan.steps or plan.blockers]
     if not plans:

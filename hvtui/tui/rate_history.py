@@ -40,18 +40,20 @@ class RateHistories:
     """Remembers the newest values of each running VM; forgets a VM that stops."""
 
     def __init__(self) -> None:
-        self._values: dict[str, array[float]] = {}  # one row of _SERIES values after the other
-        self._load: HostLoad | None = None
+        # By host and uuid; one row of _SERIES values after the other.
+        self._values: dict[str, dict[str, array[float]]] = {}
+        self._loads: dict[str, HostLoad] = {}
 
     def take(self, snapshot: Snapshot, *, looked_at: Collection[str] = ()) -> None:
         """Add the values of `snapshot`, if they were measured since the last one: each measurement has a load of its
         own, what an event made known has not."""
-        if snapshot.load is self._load:
+        host = snapshot.host_name
+        if snapshot.load is self._loads.get(host):
             return
-        self._load = snapshot.load
+        self._loads[host] = snapshot.load
         many = len(snapshot.vms) > MOST_VMS
-        old = self._values
-        self._values = {
+        old = self._values.get(host, {})
+        self._values[host] = {
             vm.uuid: _with_newest(old.get(vm.uuid), vm)
             for vm in snapshot.vms
             if vm.rates.cpu_percent is not None and (not many or vm.uuid in looked_at)
@@ -61,7 +63,8 @@ class RateHistories:
         """The history of a VM; an empty one where nothing was recorded."""
         if vm is None or not vm.is_active:
             return RateHistory()
-        values = self._values.get(vm.uuid, array("f"))
+        of_host = self._values.get(vm.host) or next(iter(self._values.values()), {})  # of the only one there is
+        values = of_host.get(vm.uuid, array("f"))
         cpu, *others = (tuple(values[place::_SERIES]) for place in range(_SERIES))
         return RateHistory(cpu if len(cpu) > len(vm.cpu_history) else vm.cpu_history, *others)
 

@@ -6,7 +6,7 @@ key may mean several, a dialog asks which. Newer jobs that cannot be taken back 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,7 @@ async def _first(app: HvtuiApp, jobs: Sequence[Job]) -> Found | None:
     """The newest of the jobs (which come newest first) that can be taken back."""
     if not jobs:
         return None
-    plans = await app.bridge.call(_first_undo, app.services.host, app.services.journal, jobs)
+    plans = await app.bridge.call(_first_undo, app.bridge.host_at, app.services.journal, jobs)
     if plans[-1].blockers:
         return None
     place = len(plans) - 1
@@ -114,18 +114,18 @@ async def _say_why_not(app: HvtuiApp, jobs: Sequence[Job]) -> None:
     if not jobs:
         app.say("there is nothing to undo: no job is done yet, or all were taken back")
         return
-    plans = await app.bridge.call(_first_undo, app.services.host, app.services.journal, jobs[:1])
+    plans = await app.bridge.call(_first_undo, app.bridge.host_at, app.services.journal, jobs[:1])
     app.say(f"nothing can be undone: job {jobs[0].id}: {plans[0].blockers[0].reason}", "warn")
 
 
-def _first_undo(host: Host, journal: Journal, jobs: Sequence[Job]) -> list[Plan]:
+def _first_undo(host_at: Callable[[str], Host], journal: Journal, jobs: Sequence[Job]) -> list[Plan]:
     """The plans that take the jobs back, up to the first that can run."""
     from host.jobs import plan_undo
     from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
 
     plans: list[Plan] = []
     for job in jobs[:UNDO_LOOKS_AT]:
-        plans.append(plan_undo(job, host, journal))
+        plans.append(plan_undo(job, host_at(job.host_uri), journal))
         if not plans[-1].blockers:
             break
     return plans
@@ -140,7 +140,7 @@ async def undo(app: HvtuiApp, job: Job) -> None:
     from host.jobs import plan_undo
     from vm import steps as steps  # registers the verbs, which a job of an earlier day needs
 
-    plan = await app.bridge.call(plan_undo, job, app.services.host, app.services.journal)
+    plan = await app.bridge.call(plan_undo, job, app.bridge.host_at(job.host_uri), app.services.journal)
     await app.propose([plan], done="took back:")
 
 
@@ -149,10 +149,10 @@ async def undo_all(app: HvtuiApp, jobs: Sequence[Job]) -> None:
     from host.jobs import plan_undo
     from vm import steps as steps  # the same
 
-    host, journal = app.services.host, app.services.journal
+    host_at, journal = app.bridge.host_at, app.services.journal
     those = [job for job in jobs if can_undo(job)]
     if not those:
         app.say("nothing of it is done, or all was taken back", "warn")
         return
-    plans = await app.bridge.call(lambda: tuple(plan_undo(job, host, journal) for job in those))
+    plans = await app.bridge.call(lambda: tuple(plan_undo(job, host_at(job.host_uri), journal) for job in those))
     await app.propose(plans, done="took back:")

@@ -27,7 +27,7 @@ def rename(app: HvtuiApp, target: Target) -> Awaitable[None]:
 
     vm = target.vms[0]
     hint = "its disks keep their file names" if not vm.is_active else f"it is {vm.state.value}: it must be off for that"
-    taken = {other.name for other in app.snapshot.vms if other.uuid != vm.uuid} if app.snapshot is not None else set()
+    taken = _names_beside(app, vm)
 
     def check(name: str) -> str:
         is_taken = f"there is a VM called {printable(name, limit=40)} already" if name in taken else ""
@@ -44,7 +44,7 @@ async def _rename(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None]) -> None:
     if name and name != vm.name:
 
         async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
-            return [await app.bridge.call(plan_rename, app.services.host, each, name) for each in vms]
+            return [await app.bridge.call(plan_rename, app.host_of(each), each, name) for each in vms]
 
         await app.propose(await planned([vm]), done="renamed", again=planned)
 
@@ -62,7 +62,7 @@ def clone_linked(app: HvtuiApp, target: Target) -> Awaitable[None]:
 def _clone(app: HvtuiApp, vm: Vm, *, linked: bool) -> Awaitable[None]:
     from vm.names import name_problem
 
-    taken = {other.name for other in app.snapshot.vms} if app.snapshot is not None else set()
+    taken = {*_names_beside(app, vm), vm.name}
 
     def check(name: str) -> str:
         is_taken = f"there is a VM called {printable(name, limit=40)} already" if name in taken else ""
@@ -79,7 +79,7 @@ async def _cloned(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None], *, linked
 
     name = await asked
     if name:
-        made = await app.bridge.call(plan_clone, app.services.host, vm, (name,), linked=linked)
+        made = await app.bridge.call(plan_clone, app.host_of(vm), vm, (name,), linked=linked)
         await app.propose_set(made, done="cloned")
 
 
@@ -117,7 +117,7 @@ async def edit_xml(app: HvtuiApp, target: Target) -> None:
     from vm.edit import editable_xml
 
     vm = target.vms[0]
-    xml = await app.bridge.call(editable_xml, app.services.host, vm)
+    xml = await app.bridge.call(editable_xml, app.host_of(vm), vm)
     app.push_screen(XmlEditorScreen(vm, xml))
 
 
@@ -135,7 +135,7 @@ async def deploy_debian(app: HvtuiApp, _target: Target) -> None:
     from vm import library
     from vm.template_add import AddRequest, OriginKind, plan_add
 
-    host, call = app.services.host, app.bridge.call
+    host, call = app.current_host, app.bridge.call
     found = await call(library.read, host)
     if all(template.name != DEBIAN for template in found.templates):
         plan = await call(plan_add, host, AddRequest(DEBIAN, DEBIAN, kind=OriginKind.RECIPE))
@@ -150,7 +150,6 @@ async def delete(app: HvtuiApp, target: Target) -> None:
     from hvtui.tui.screens.delete import DeleteScreen, Deletion
     from vm.delete import file_uses, plan_delete
 
-    host = app.services.host
     if len(target.vms) > 1:
 
         async def kept(vms: Sequence[Vm]) -> Sequence[Plan]:
@@ -159,14 +158,16 @@ async def delete(app: HvtuiApp, target: Target) -> None:
         await app.propose(await kept(target.vms), done="deleted", again=kept)
         return
     vm = target.vms[0]
-    uses = await app.bridge.call(file_uses, host, vm)
+    uses = await app.bridge.call(file_uses, app.host_of(vm), vm)
     asks = bool(uses) or (vm.is_active and vm.persistent)
     wanted = await app.push_screen_wait(DeleteScreen(vm, uses)) if asks else Deletion()
     if wanted is not None:
         disks, off = wanted.disks, wanted.off
 
         async def planned(vms: Sequence[Vm]) -> Sequence[Plan]:
-            return [await app.bridge.call(plan_delete, host, each, remove_disks=disks, off=off) for each in vms]
+            return [
+                await app.bridge.call(plan_delete, app.host_of(each), each, remove_disks=disks, off=off) for each in vms
+            ]
 
         await app.propose(await planned([vm]), done="deleted", again=planned)
 
@@ -182,9 +183,14 @@ async def open_console(app: HvtuiApp, target: Target) -> None:
 async def _set(app: HvtuiApp, vms: Sequence[Vm], changes: Mapping[str, str]) -> None:
     from vm.settings import plan_set
 
-    host = app.services.host
-    plans: Sequence[Plan] = await app.bridge.call(lambda: tuple(plan_set(host, vm, changes) for vm in vms))
+    plans: Sequence[Plan] = await app.bridge.call(lambda: tuple(plan_set(app.host_of(vm), vm, changes) for vm in vms))
     await app.propose(plans, done=f"changed {' and '.join(changes)} of")
+
+
+def _names_beside(app: HvtuiApp, vm: Vm) -> set[str]:
+    """The names of the other VMs on its host."""
+    vms = app.snapshot.vms if app.snapshot is not None else ()
+    return {other.name for other in vms if other.host == vm.host and other.uuid != vm.uuid}
 
 
 def _short(vm: Vm) -> str:

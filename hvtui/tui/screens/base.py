@@ -18,7 +18,7 @@ from hvtui.tui import keymap
 from hvtui.tui.actions import Target, action_named
 from hvtui.tui.widgets.command_line import CommandLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
-from hvtui.tui.widgets.header import Header
+from hvtui.tui.widgets.header import Crowd, Header
 from hvtui.tui.widgets.lines import Lines
 from vm.model import Snapshot, Vm
 
@@ -70,10 +70,12 @@ class HvtuiScreen(Screen[None]):
 
     def target(self) -> Target:
         snapshot = self.hvtui.snapshot
+        vms = self.targets()
         return Target(
-            vms=self.targets(),
-            is_live=snapshot is not None and snapshot.link.is_up,
+            vms=vms,
+            is_live=self.hvtui.are_up(vms),
             read_only=self.hvtui.services.host.read_only,
+            hosts_there=max(len(self.hvtui.services.hosts), 1),
             vms_there=len(snapshot.vms) if snapshot is not None else 0,
         )
 
@@ -86,8 +88,15 @@ class HvtuiScreen(Screen[None]):
     def update_from(self, snapshot: Snapshot | None) -> None:
         """Show `snapshot` in the header and in the screen's own widgets."""
         if snapshot is not None:
-            self.query_one(Header).show_snapshot(snapshot)
+            self.query_one(Header).show_snapshot(snapshot, self.crowd())
             self.snapshot_changed(snapshot)
+
+    def crowd(self) -> Crowd | None:
+        """What the header says of several hosts; None for one."""
+        fleet = self.hvtui.fleet
+        if fleet is None:
+            return None
+        return Crowd(tuple(self.hvtui.snapshots.values()), fleet.light, self.hvtui.current_host.name)
 
     def update_jobs(self, jobs: tuple[Job, ...]) -> None:
         """Show the running ones in the status line, and all in the screen's own widgets."""

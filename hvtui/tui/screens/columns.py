@@ -41,8 +41,11 @@ class ColumnsScreen(Dialog[tuple[str, ...] | None]):
         Binding("escape,q,C", "refuse", "back"),
     ]
 
-    def __init__(self, shown: Sequence[str], fitting: Fitting, *, file: str = "") -> None:
+    def __init__(
+        self, shown: Sequence[str], fitting: Fitting, *, file: str = "", usual: Sequence[str] = DEFAULT_COLUMNS
+    ) -> None:
         super().__init__()
+        self._usual = tuple(usual)
         self._fitting = fitting
         self._file = file or _USUAL_FILE
         self._take(shown)
@@ -50,7 +53,7 @@ class ColumnsScreen(Dialog[tuple[str, ...] | None]):
 
     def _take(self, shown: Sequence[str]) -> None:
         named = shown if "name" in shown else ("name", *shown)
-        self._order = [*named, *(column_id for column_id in DEFAULT_COLUMNS if column_id not in named)]
+        self._order = [*named, *(column_id for column_id in self._usual if column_id not in named)]
         self._shown = set(named)
 
     @property
@@ -90,7 +93,7 @@ class ColumnsScreen(Dialog[tuple[str, ...] | None]):
 
     def action_reset(self) -> None:
         """The columns of a list that nobody configured."""
-        self._take(DEFAULT_COLUMNS)
+        self._take(self._usual)
         self._repaint()
 
     def action_copy(self) -> None:

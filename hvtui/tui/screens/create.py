@@ -41,7 +41,7 @@ class CreateScreen(FormScreen[Plan]):
         values = self.values()
         if not values["name"].strip():
             raise NotYet("give the new VM a name", about="name")
-        return await self.hvtui.bridge.call(plan_create, self.hvtui.services.host, request_from(values))
+        return await self.hvtui.bridge.call(plan_create, self.hvtui.current_host, request_from(values))
 
     async def run(self, made: Plan) -> None:
         await self.hvtui.propose([made], done="made", ask=True, accepted=lambda: self.hvtui.go("fleet"))

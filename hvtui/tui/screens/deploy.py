@@ -72,7 +72,7 @@ class DeployScreen(FormScreen[PlanSet]):
         self._number += 1
         number, values = self._number, self.values()
         values |= {field.key: "" for field in self.fields if field.key in _OF_GUESTS and not self.is_shown(field)}
-        host, call = self.hvtui.services.host, self.hvtui.bridge.call
+        host, call = self.hvtui.current_host, self.hvtui.bridge.call
 
         def plan() -> PlanSet:
             from vm.deploy import plan_deploy
@@ -103,7 +103,7 @@ class DeployScreen(FormScreen[PlanSet]):
     @work(group="choices")
     async def _offer_choices(self) -> None:
         try:
-            self._choices = await self.hvtui.bridge.call(deploy_form.read_choices, self.hvtui.services.host)
+            self._choices = await self.hvtui.bridge.call(deploy_form.read_choices, self.hvtui.current_host)
         except HvtuiError as error:
             self.say(str(error), "bad")
             return
@@ -125,7 +125,7 @@ class DeployScreen(FormScreen[PlanSet]):
         """What empty fields mean, before there is a name."""
         if values["template"]:
             named = values | {"name": values["name"].strip() or "x"}
-            _, parts = await self.hvtui.bridge.call(deploy_form.request_from, self.hvtui.services.host, named)
+            _, parts = await self.hvtui.bridge.call(deploy_form.request_from, self.hvtui.current_host, named)
             self._show_hints(deploy_form.hints(parts))
 
     def _show_hints(self, hints: dict[str, str]) -> None:

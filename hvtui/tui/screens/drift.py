@@ -69,7 +69,7 @@ class DriftScreen(HvtuiScreen):
         self.read_again()
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
-        found = next((vm for vm in snapshot.vms if vm.uuid == self.vm.uuid), None)
+        found = next((vm for vm in snapshot.vms if vm.key == self.vm.key), None)
         if found is not None:
             is_other = (found.config, found.autostart) != (self.vm.config, self.vm.autostart)
             self.vm = found
@@ -89,7 +89,7 @@ class DriftScreen(HvtuiScreen):
         from vm.drift import compare
 
         try:
-            host = self.hvtui.services.host
+            host = self.hvtui.host_of(self.vm)
             self.drift = await self.hvtui.bridge.call(compare, host, self.vm, template=self._other)
             self._problem = None
         except HvtuiError as error:
@@ -172,7 +172,7 @@ class DriftScreen(HvtuiScreen):
         if self.drift is None or not self.drift.differences:
             self.say("nothing here can be aligned", "warn")
             return
-        plan = await self.hvtui.bridge.call(plan_align, self.hvtui.services.host, self.vm, self.drift, keys)
+        plan = await self.hvtui.bridge.call(plan_align, self.hvtui.host_of(self.vm), self.vm, self.drift, keys)
         await self.hvtui.propose([plan], done="aligned", ask=True)
         if self.is_mounted:
             self.read_again()
@@ -182,7 +182,7 @@ class DriftScreen(HvtuiScreen):
         from hvtui.tui.screens.choice import ChoiceScreen
         from vm import library
 
-        found = await self.hvtui.bridge.call(library.read, self.hvtui.services.host)
+        found = await self.hvtui.bridge.call(library.read, self.hvtui.host_of(self.vm))
         own = self.vm.config.template if self.vm.config is not None else ""
         names = sorted({each.name for each in found.templates} | ({own} if own else set()))
         if not names:

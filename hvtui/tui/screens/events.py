@@ -64,10 +64,10 @@ class EventsScreen(HvtuiScreen):
         vms = self.hvtui.snapshot.vms if self.hvtui.snapshot is not None else ()
         if event is None:
             self.say("no event is selected", "warn")
-        elif all(vm.uuid != event.vm_uuid for vm in vms):
+        elif all(vm.uuid != event.vm_uuid or event.host not in {"", vm.host} for vm in vms):
             self.say(f"{printable(event.vm_name, limit=40)} is not here any more", "warn")
         else:
-            self.hvtui.go_to_vm(event.vm_uuid)
+            self.hvtui.go_to_vm(event.vm_uuid, event.host)
 
     def leave(self) -> None:
         self.hvtui.back()
@@ -99,7 +99,8 @@ class EventsScreen(HvtuiScreen):
             cells = _name_cells(width)
             name = fit(printable(event.vm_name, limit=200), cells)
             is_bad = event.kind in _ALARMING
-            detail = fit(printable(event.detail, limit=300), max(width - cells - _TIME - _KIND - 2, 8))
+            where = f"{event.host}: " if event.host else ""
+            detail = fit(printable(f"{where}{event.detail}", limit=300), max(width - cells - _TIME - _KIND - 2, 8))
             return Content.assemble(
                 (fit(f" {at:%m-%d %H:%M}" if is_old else f" {at:%H:%M:%S}", _TIME + 1), "$text-muted"),
                 (fit(f"{'! ' if is_bad else ''}{event.kind.value}", _KIND), "bold $text-error" if is_bad else ""),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from textual import on
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from host.text import printable
+from hvtui.tui.actions import Target
 from hvtui.tui.screens.base import HvtuiScreen
 from hvtui.tui.symbols import ASCENDING, ATTENTION, DESCENDING, MARK
 from hvtui.tui.themes import Palette
@@ -21,6 +23,9 @@ from hvtui.tui.widgets.grid import Grid
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from hvtui.tui.widgets.welcome import Welcome
 from vm.model import Snapshot, Vm, VmState
+
+if TYPE_CHECKING:
+    from hvtui.tui.widgets.host_tree import HostTree
 
 Tally: TypeAlias = tuple[dict[VmState, int], dict[str, int]]
 
@@ -55,13 +60,20 @@ class FleetScreen(HvtuiScreen):
         self._filter_text = ""
         self._details_hidden = False
         self._is_puzzled = False
-        self._expected: tuple[str, str] | None = None  # a VM that is being made, and the one under the cursor before
+        # A VM that is being made (uuid and host, which may be any), and the one under the cursor before.
+        self._expected: tuple[str, str, str] | None = None
+        self._tree: HostTree | None = None  # of groups and hosts, where there are several
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="bar"):
             yield Counts()
             yield FilterLine()
         with Horizontal(id="fleet"):
+            if self.hvtui.services.is_many:
+                from hvtui.tui.widgets.host_tree import HostTree
+
+                self._tree = HostTree(self.hvtui.services.entries, lambda: self.hvtui.clock_s())
+                yield self._tree
             with Vertical(id="list"):
                 yield Grid()
                 yield Welcome()
@@ -71,6 +83,8 @@ class FleetScreen(HvtuiScreen):
         configured = self.hvtui.services.config.ui.columns
         if configured:
             self.grid.choose_columns(configured)
+        if self._tree is not None:
+            self.grid.tell_hosts({entry.name: entry.groups for entry in self.hvtui.services.entries})
         self.grid.focus()
 
     def on_resize(self) -> None:
@@ -82,14 +96,34 @@ class FleetScreen(HvtuiScreen):
         return self.query_one(Grid)
 
     def targets(self) -> tuple[Vm, ...]:
+        if self._in_tree:
+            return ()  # a host or a group is meant
         current = self.grid.current
         return self.grid.marked or ((current,) if current is not None else ())
+
+    def target(self) -> Target:
+        meant = super().target()
+        return (
+            replace(meant, host=self._tree.chosen.host, is_in_tree=True)
+            if self._tree is not None and self._in_tree
+            else meant
+        )
+
+    @property
+    def _in_tree(self) -> bool:
+        return self._tree is not None and self._tree.has_focus
 
     # What arrives
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
-        self.grid.show(snapshot.vms, now=self.hvtui.now(), stale=not snapshot.link.is_up, mark_emulated=kvm)
+        by_host = self.hvtui.snapshots.items() if self._tree is not None else ()
+        lost = frozenset(name for name, each in by_host if not each.link.is_up)
+        self.grid.show(
+            snapshot.vms, now=self.hvtui.now(), stale=not snapshot.link.is_up, stale_hosts=lost, mark_emulated=kvm
+        )
+        if self._tree is not None and self.hvtui.fleet is not None:
+            self._tree.show(self.hvtui.snapshots, self.hvtui.fleet.drained)
         self._go_to_expected()
         welcome = self.query_one(Welcome)
         welcome.show(snapshot)
@@ -105,6 +139,7 @@ class FleetScreen(HvtuiScreen):
     def _arrange(self) -> None:
         wide = self.size.width >= WIDE_COLUMNS
         self.set_class(wide, "-wide")
+        self.set_class(not wide, "-narrow")
         self.set_class(self._details_hidden or not self.grid.display or self.size.height < 16, "-no-details")
         self.set_class(self.size.width >= 160, "-widest")
 
@@ -131,7 +166,7 @@ class FleetScreen(HvtuiScreen):
     def _show_details(self) -> None:
         current = self.grid.current
         snapshot = self.hvtui.snapshot
-        stale = snapshot is not None and not snapshot.link.is_up
+        stale = snapshot is not None and not self.hvtui.is_up(current)
         history = self.hvtui.rates.of(current)
         self.query_one(Details).show(current, history, now=self.hvtui.now(), stale=stale)
         self.query_one(Footer).show_target(self.target())
@@ -175,25 +210,67 @@ class FleetScreen(HvtuiScreen):
         self.query_one(Footer).show_typing()
         self._show_counts()
 
+    # The tree of hosts
+
+    def toggle_tree(self) -> None:
+        """Show the tree of groups and hosts, and go there; or hide it, and show all."""
+        if self._tree is None:
+            return
+        is_shown = not self.has_class("-tree")
+        self.set_class(is_shown, "-tree")
+        if is_shown:
+            self.set_focus(self._tree)
+        else:
+            self._tree.move_to(0)
+            self.grid.focus()
+        self.call_after_refresh(self._arrange)
+
+    def other_pane(self) -> None:
+        """From the list to the tree, or back."""
+        if self._tree is None:
+            return
+        if not self.has_class("-tree"):
+            self.toggle_tree()
+        else:
+            self.set_focus(self.grid if self._in_tree else self._tree)
+
+    def on_descendant_focus(self) -> None:
+        if self.is_composed:
+            self.query_one(Footer).show_target(self.target())
+
+    def on_host_tree_chosen(self) -> None:
+        """Narrow the list to the chosen hosts."""
+        if self._tree is not None:
+            self.grid.show_hosts(self._tree.scope)
+            self._show_counts()
+            self._show_details()
+
+    def on_host_tree_opened(self) -> None:
+        self.open_vm()
+
     # What the keys do (hvtui.tui.catalogue)
 
+    @property
+    def _mover(self) -> HostTree | Grid:
+        return self._tree if self._tree is not None and self._in_tree else self.grid
+
     def cursor_down(self) -> None:
-        self.grid.move(1)
+        self._mover.move(1)
 
     def cursor_up(self) -> None:
-        self.grid.move(-1)
+        self._mover.move(-1)
 
     def page_down(self) -> None:
-        self.grid.move(self.grid.page)
+        self._mover.move(self._mover.page)
 
     def page_up(self) -> None:
-        self.grid.move(-self.grid.page)
+        self._mover.move(-self._mover.page)
 
     def cursor_first(self) -> None:
-        self.grid.move_to(0)
+        self._mover.move_to(0)
 
     def cursor_last(self) -> None:
-        self.grid.move_to(len(self.grid.shown) - 1)
+        self._mover.move_to_last()
 
     def mark(self) -> None:
         self.grid.mark_current()
@@ -207,7 +284,13 @@ class FleetScreen(HvtuiScreen):
         self._show_counts()
 
     def open_vm(self) -> None:
-        """Show the VM under the cursor on the whole screen."""
+        """Show the VM under the cursor on the whole screen; in the tree, the host, or the list of a group."""
+        if self._tree is not None and self._in_tree:
+            if self._tree.chosen.host:
+                self.hvtui.open_host(self._tree.chosen.host)
+            else:
+                self.grid.focus()
+            return
         from hvtui.tui.screens.vm import VmScreen
 
         if (current := self.grid.current) is not None:
@@ -218,8 +301,12 @@ class FleetScreen(HvtuiScreen):
         self._arrange()
 
     def back(self) -> None:
-        """Clear the filter, then the marks."""
-        if self._filter_text:
+        """Leave the tree; clear the filter, then the marks, then the choice of hosts."""
+        if self._tree is not None and self._in_tree:
+            self.grid.focus()
+        elif self._tree is not None and self._tree.scope is not None and not (self._filter_text or self.grid.marked):
+            self._tree.move_to(0)
+        elif self._filter_text:
             self.query_one(FilterLine).wipe()
         else:
             self.grid.unmark_all()
@@ -243,31 +330,38 @@ class FleetScreen(HvtuiScreen):
             return frozenset(column.id for column, _width in self.grid.layout_of(ids).columns)
 
         config = self.hvtui.services.config
-        chosen = await self.hvtui.push_screen_wait(ColumnsScreen(self.grid.chosen_columns, fitting, file=config.file))
+        dialog = ColumnsScreen(self.grid.chosen_columns, fitting, file=config.file, usual=self.grid.usual_columns)
+        chosen = await self.hvtui.push_screen_wait(dialog)
         if chosen is not None:
             self.grid.choose_columns(chosen)
             self._show_counts()
 
-    def follow_new(self, uuid: str) -> None:
-        """Put the cursor on that VM when it comes into the list, unless the user has moved it meanwhile."""
+    def follow_new(self, uuid: str, host_name: str = "") -> None:
+        """Put the cursor on that VM when it comes into the list (of that host, if given), unless the user has moved it
+        meanwhile."""
         current = self.grid.current
-        self._expected = (uuid, current.uuid if current is not None else "")
+        self._expected = (uuid, host_name, current.uuid if current is not None else "")
 
     def _go_to_expected(self) -> None:
         if self._expected is None:
             return
-        uuid, before = self._expected
+        uuid, host_name, before = self._expected
         current = self.grid.current
-        was_moved = current is not None and before not in {"", current.uuid}
-        if was_moved or self.grid.move_to_vm(uuid):
+        is_it_itself = current is not None and current.uuid == uuid
+        was_moved = current is not None and before not in {"", current.uuid} and not is_it_itself
+        if was_moved or self.grid.move_to_vm(uuid, host_name):
             self._expected = None
 
-    def go_to_vm(self, uuid: str) -> None:
-        """Put the cursor on that VM, clearing a filter that hides it."""
-        if not self.grid.move_to_vm(uuid):
+    def go_to_vm(self, uuid: str, host_name: str = "") -> None:
+        """Put the cursor on that VM, clearing a filter and a choice of hosts that hide it."""
+        self.grid.focus()
+        if not self.grid.move_to_vm(uuid, host_name):
+            if self._tree is not None:
+                self._tree.move_to(0)
+                self.grid.show_hosts(None)
             self.query_one(FilterLine).wipe()
             self.grid.narrow(None)
-            self.grid.move_to_vm(uuid)
+            self.grid.move_to_vm(uuid, host_name)
 
 
 def tallied(vms: Sequence[Vm]) -> Tally:

@@ -152,7 +152,7 @@ class JobsScreen(HvtuiScreen):
         it that is not done."""
         if (job_set := self.selected_set) is not None:
             if await self._agreed(job_plans.plan_restart_set(job_set)):
-                self.hvtui.tell_set(await self.hvtui.bridge.restart_set(job_set.id))
+                self.hvtui.tell_set(await self.hvtui.bridge.restart_set(job_set))
             return
         job = self._chosen()
         if job is not None and await self._agreed(job_plans.plan_restart(job)):

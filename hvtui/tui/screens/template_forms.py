@@ -33,7 +33,7 @@ class AddTemplateScreen(FormScreen[Plan]):
         from vm.template_add import plan_add
 
         request = template_form.add_request(self.values())
-        return await self.hvtui.bridge.call(plan_add, self.hvtui.services.host, request)
+        return await self.hvtui.bridge.call(plan_add, self.hvtui.current_host, request)
 
     async def run(self, made: Plan) -> None:
         await self.hvtui.propose([made], done="added", ask=True, accepted=lambda: self.hvtui.go("templates"))
@@ -64,7 +64,7 @@ class EditTemplateScreen(FormScreen[Plan]):
         from vm.template_change import plan_edit
 
         changes = template_form.changes(self.initial, self.values())
-        host = self.hvtui.services.host
+        host = self.hvtui.current_host
         return await self.hvtui.bridge.call(plan_edit, host, self._library, self._template, changes)
 
     async def run(self, made: Plan) -> None:

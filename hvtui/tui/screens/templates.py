@@ -123,7 +123,7 @@ class TemplatesScreen(HvtuiScreen):
 
         call = self.hvtui.bridge.call
         try:
-            self.library = await call(library.read, self.hvtui.services.host)
+            self.library = await call(library.read, self.hvtui.current_host)
             self._problem = None
         except HvtuiError as error:
             self._problem = error
@@ -227,7 +227,7 @@ class TemplatesScreen(HvtuiScreen):
         from vm.template_change import plan_remove
 
         if (template := self.selected) is not None and self.library is not None:
-            host = self.hvtui.services.host
+            host = self.hvtui.current_host
             plan = await self.hvtui.bridge.call(plan_remove, host, self.library, template)
             await self.hvtui.propose([plan], done="removed", ask=True)
 
@@ -245,7 +245,7 @@ class TemplatesScreen(HvtuiScreen):
         self._ticker = self.set_interval(_PROGRESS_S, self._tell_progress)
         try:
             found = await self.hvtui.bridge.call(
-                verify, self.hvtui.services.host, library, template, self._note,
+                verify, self.hvtui.current_host, library, template, self._note,
                 is_cancelled=lambda: self._is_cancelled,
             )  # fmt: skip
         finally:

@@ -80,14 +80,14 @@ class VmScreen(HvtuiScreen):
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         before, was_up, was_gone = self.vm, self._is_up, self.is_gone
-        found = next((vm for vm in snapshot.vms if vm.uuid == before.uuid), None)
-        self.vm, self.is_gone, self._is_up = found or before, found is None, snapshot.link.is_up
+        found = next((vm for vm in snapshot.vms if vm.key == before.key), None)
+        self.vm, self.is_gone, self._is_up = found or before, found is None, self.hvtui.is_up(before)
         if (was_gone and not self.is_gone) or (self._is_up and not was_up) or _may_differ(before, self.vm):
             self._read()
         self._show()
 
     def event_arrived(self, event: Event) -> None:
-        if event.vm_uuid == self.vm.uuid:
+        if event.vm_uuid == self.vm.uuid and event.host in {"", self.vm.host}:
             self._read()
             if self.chosen == LOG:
                 self._show()
@@ -116,7 +116,7 @@ class VmScreen(HvtuiScreen):
     async def _read_hardware(self) -> None:
         from vm import hardware
 
-        host, call = self.hvtui.services.host, self.hvtui.bridge.call
+        host, call = self.hvtui.host_of(self.vm), self.hvtui.bridge.call
         self._problem = ""
         try:
             while self._is_outdated and not self.is_gone:

@@ -22,7 +22,7 @@ class _VmForm(FormScreen[Plan]):
         self.vm = vm
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
-        found = next((vm for vm in snapshot.vms if vm.uuid == self.vm.uuid), None)
+        found = next((vm for vm in snapshot.vms if vm.key == self.vm.key), None)
         if found is not None:
             is_other = found.state is not self.vm.state
             self.vm = found
@@ -53,7 +53,7 @@ class ExportScreen(_VmForm):
         from vm.export import plan_export
 
         directory, leave_out = vm_forms.export_arguments(self.values())
-        host = self.hvtui.services.host
+        host = self.hvtui.host_of(self.vm)
         return await self.hvtui.bridge.call(plan_export, host, self.vm, directory, leave_out=leave_out)
 
     async def run(self, made: Plan) -> None:
@@ -79,7 +79,7 @@ class CaptureScreen(_VmForm):
         from vm.template_capture import plan_capture
 
         request = vm_forms.capture_request(self.values())
-        return await self.hvtui.bridge.call(plan_capture, self.hvtui.services.host, self.vm, request)
+        return await self.hvtui.bridge.call(plan_capture, self.hvtui.host_of(self.vm), self.vm, request)
 
     async def run(self, made: Plan) -> None:
         await self.hvtui.propose([made], done="captured", ask=True, accepted=lambda: self.hvtui.go("fleet"))

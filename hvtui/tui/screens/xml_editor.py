@@ -58,7 +58,7 @@ class XmlEditorScreen(HvtuiScreen):
             self.say("nothing was changed")
             return
         try:
-            host = self.hvtui.services.host
+            host = self.hvtui.host_of(self.vm)
             plan = await self.hvtui.bridge.call(edit.plan_edit, host, self.vm, self.text)
         except HvtuiError as error:
             self._complain(str(error))

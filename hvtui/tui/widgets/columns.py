@@ -175,27 +175,30 @@ COLUMNS: tuple[Column, ...] = (
     Column("name", "NAME", 14, 0, _name, lambda vm: natural(vm.name), "always shown"),
     Column("state", "STATE", 12, 1, state_span, lambda vm: (not vm.needs_attention, _STATE_ORDER[vm.state]),
            "its state, or what is wrong with it"),
+    Column("host", "HOST", 8, 3, lambda vm, w: _word(vm.host, w), lambda vm: natural(vm.host),
+           "where it is; shown when there are several"),
     Column("cpu", "CPU", 11, 2, _cpu, lambda vm: vm.rates.cpu_percent or -1.0, "of its virtual CPUs, with its past",
            right=True, descending=True),
-    Column("memory", "MEMORY", 10, 3, _memory, lambda vm: vm.memory_bytes, "used inside, of what it has",
+    Column("memory", "MEMORY", 10, 4, _memory, lambda vm: vm.memory_bytes, "used inside, of what it has",
            right=True, descending=True),
-    Column("address", "ADDRESS", 15, 4, lambda vm, w: _word(best_address(vm), w), _address_key, "one IP address"),
-    Column("agent", "AGENT", 5, 5, _agent, lambda vm: not (vm.config and vm.config.agent_connected),
+    Column("address", "ADDRESS", 15, 5, lambda vm, w: _word(best_address(vm), w), _address_key, "one IP address"),
+    Column("agent", "AGENT", 5, 6, _agent, lambda vm: not (vm.config and vm.config.agent_connected),
            "whether its guest agent answers"),
-    Column("tags", "TAGS", 12, 6, lambda vm, w: _word(_tags(vm), w, none=""), lambda vm: (not _tags(vm), _tags(vm)),
+    Column("tags", "TAGS", 12, 7, lambda vm, w: _word(_tags(vm), w, none=""), lambda vm: (not _tags(vm), _tags(vm)),
            "what you sorted it under"),
-    Column("net", "NET IN OUT", 11, 7, _net, _net_total, "bytes a second", right=True, descending=True),
-    Column("disk", "DISK R W", 11, 8, _disk, _disk_total, "bytes a second", right=True, descending=True),
-    Column("uptime", "UPTIME", 8, 9, lambda vm, w: uptime(vm, w, now=datetime.now(UTC)), _uptime_key,
+    Column("net", "NET IN OUT", 11, 8, _net, _net_total, "bytes a second", right=True, descending=True),
+    Column("disk", "DISK R W", 11, 9, _disk, _disk_total, "bytes a second", right=True, descending=True),
+    Column("uptime", "UPTIME", 8, 10, lambda vm, w: uptime(vm, w, now=datetime.now(UTC)), _uptime_key,
            "since it was started", right=True, descending=True),
-    Column("vcpus", "VCPU", 4, 10, _vcpus, lambda vm: vm.vcpus, "virtual CPUs", right=True, descending=True),
-    Column("checkpoints", "CP", 2, 11, _checkpoints, lambda vm: vm.checkpoints, "checkpoints",
+    Column("vcpus", "VCPU", 4, 11, _vcpus, lambda vm: vm.vcpus, "virtual CPUs", right=True, descending=True),
+    Column("checkpoints", "CP", 2, 12, _checkpoints, lambda vm: vm.checkpoints, "checkpoints",
            right=True, descending=True),
-    Column("autostart", "AUTO", 4, 12, lambda vm, w: _word("yes" if vm.autostart else "", w),
+    Column("autostart", "AUTO", 4, 13, lambda vm, w: _word("yes" if vm.autostart else "", w),
            lambda vm: not vm.autostart, "whether it starts with the host"),
 )  # fmt: skip
 BY_ID = {column.id: column for column in COLUMNS}
-DEFAULT_COLUMNS = tuple(column.id for column in COLUMNS)
+MANY_COLUMNS = tuple(column.id for column in COLUMNS)  # where several hosts are shown
+DEFAULT_COLUMNS = tuple(column_id for column_id in MANY_COLUMNS if column_id != "host")
 
 
 @dataclass(frozen=True, slots=True)

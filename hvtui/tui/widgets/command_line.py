@@ -23,6 +23,7 @@ class Choice:
     text: str
     action_id: str = ""
     vm_uuid: str = ""
+    vm_host: str = ""
 
 
 class CommandLine(HarmlessInput):
@@ -117,7 +118,7 @@ def choices(
             found.append((rank + late, place - first, Choice(action.title, action_id=action.id)))
     if vm_wanted := wanted.removeprefix("vm ").strip():
         ranks = ((place, vm, _rank(vm.name, vm_wanted)) for place, vm in enumerate(vms))
-        found += [(rank, 1000 + place, Choice(vm.name, vm_uuid=vm.uuid)) for place, vm, rank in ranks if rank < 9]
+        found += [(rank, 1000 + place, _on_vm(vm)) for place, vm, rank in ranks if rank < 9]
     found.sort(key=lambda item: item[:2])
     return tuple(choice for _rank_, _place, choice in found[:20])
 
@@ -131,8 +132,15 @@ def _with_vm(action: Action, wanted: str, vms: Sequence[Vm]) -> list[Choice]:
             name = wanted[len(words) :].strip()
             named = [vm for vm in vms if vm.name.casefold() == name]
             if len(named) == 1:  # names that differ only in case: nobody can say which one is meant
-                return [Choice(f"{action.title} {named[0].name}", action_id=action.id, vm_uuid=named[0].uuid)]
+                return [_on_vm(named[0], action)]
     return []
+
+
+def _on_vm(vm: Vm, action: Action | None = None) -> Choice:
+    """To go to the VM, or to do that with it."""
+    if action is None:
+        return Choice(vm.name, vm_uuid=vm.uuid, vm_host=vm.host)
+    return Choice(f"{action.title} {vm.name}", action.id, vm.uuid, vm.host)
 
 
 def _rank(name: str, wanted: str) -> int:

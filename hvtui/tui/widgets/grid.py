@@ -1,12 +1,13 @@
 """The fleet list: rows of VMs with a cursor and marks, painted line by line.
 
-It shows what it is given and keeps cursor and marks by uuid, so they stay with their VM when the order changes. A
-refresh paints only the cells that changed: rows whose Vm object is the one painted before are not even looked at.
+It shows what it is given and keeps cursor and marks by host and uuid (a definition may be on two hosts), so they stay
+with their VM when the order changes. A refresh paints only the cells that changed: rows whose Vm object is the one
+painted before are not even looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from textual.message import Message
 from hvtui.tui.symbols import ASCENDING, CURSOR, DESCENDING, MARK
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets import columns
-from hvtui.tui.widgets.columns import BY_ID, DEFAULT_COLUMNS, Column, Layout
+from hvtui.tui.widgets.columns import BY_ID, DEFAULT_COLUMNS, MANY_COLUMNS, Column, Layout
 from hvtui.tui.widgets.lines import Line, Lines, Span, cells, line_of
 from vm.filter import Filter
 from vm.model import Vm
@@ -42,8 +43,10 @@ class Grid(Lines, can_focus=True):
         self._all: tuple[Vm, ...] = ()
         self._ordered: tuple[Vm, ...] = ()
         self.shown: tuple[Vm, ...] = ()
-        self._marks: dict[str, None] = {}
+        self._marks: dict[tuple[str, str], None] = {}
         self._filter: Filter | None = None
+        self._groups: Mapping[str, Collection[str]] | None = None  # of each host, where there are several
+        self._scope: frozenset[str] | None = None  # the hosts whose VMs are shown; None: all
         self._sort: tuple[str, bool] = ("name", False)
         self._chosen: tuple[str, ...] = DEFAULT_COLUMNS
         self._cursor = 0
@@ -51,6 +54,7 @@ class Grid(Lines, can_focus=True):
         self._name_needs = 4
         self._now = datetime.now(UTC)
         self._stale = False
+        self._stale_hosts: frozenset[str] = frozenset()
         self._doubtful = False
         self._mark_emulated = False
         self._rows: dict[tuple[Any, ...], tuple[Vm, Line]] = {}
@@ -58,15 +62,23 @@ class Grid(Lines, can_focus=True):
 
     # What is shown
 
-    def show(self, vms: tuple[Vm, ...], *, now: datetime, stale: bool = False, mark_emulated: bool = False) -> None:
-        """Show these VMs from now on. Uptimes are counted to `now`; `stale` greys the VMs; `mark_emulated` names the
-        ones without acceleration."""
-        self._now, self._stale, self._mark_emulated = now, stale, mark_emulated
+    def show(
+        self,
+        vms: tuple[Vm, ...],
+        *,
+        now: datetime,
+        stale: bool = False,
+        stale_hosts: frozenset[str] = frozenset(),
+        mark_emulated: bool = False,
+    ) -> None:
+        """Show these VMs from now on. Uptimes are counted to `now`; `stale` greys all of them, `stale_hosts` those of
+        some hosts; `mark_emulated` names the ones without acceleration."""
+        self._now, self._stale, self._stale_hosts, self._mark_emulated = now, stale, stale_hosts, mark_emulated
         if len(vms) != len(self._all) or any(new is not old for new, old in zip(vms, self._all, strict=True)):
-            gone = {vm.uuid for vm in self._all} - {vm.uuid for vm in vms}
             self._all = vms
-            for uuid in gone & self._marks.keys():
-                del self._marks[uuid]
+            if self._marks:
+                there = {vm.key for vm in vms}
+                self._marks = {key: None for key in self._marks if key in there}
             self._name_needs = columns.name_width(vms)
             self._order()
             self._choose(self._ordered)
@@ -78,6 +90,19 @@ class Grid(Lines, can_focus=True):
         self._filter = wanted
         self._choose(self.shown if refines else self._ordered)
         self.repaint()
+
+    def tell_hosts(self, groups: Mapping[str, Collection[str]]) -> None:
+        """There are several hosts, each in these groups: filters look at both, and the column of hosts can be shown."""
+        self._groups = groups
+        if self._chosen == DEFAULT_COLUMNS:
+            self._chosen = MANY_COLUMNS
+
+    def show_hosts(self, names: frozenset[str] | None) -> None:
+        """Show only the VMs of these hosts; None shows all."""
+        if names != self._scope:
+            self._scope = names
+            self._choose(self._ordered)
+            self.repaint()
 
     def doubt(self, *, doubtful: bool) -> None:
         """Grey the rows: they answer another filter than the one that is being typed."""
@@ -102,7 +127,7 @@ class Grid(Lines, can_focus=True):
 
     def choose_columns(self, column_ids: Sequence[str]) -> None:
         """Show these columns, in this order, as far as they fit."""
-        self._chosen = tuple(column_ids) or DEFAULT_COLUMNS
+        self._chosen = tuple(column_ids) or self.usual_columns
         self._rows.clear()
         self.repaint()
 
@@ -112,12 +137,19 @@ class Grid(Lines, can_focus=True):
         return self._chosen
 
     @property
+    def usual_columns(self) -> tuple[str, ...]:
+        """The ids of the columns that nobody chose otherwise."""
+        return DEFAULT_COLUMNS if self._groups is None else MANY_COLUMNS
+
+    @property
     def layout_now(self) -> Layout:
         """The columns as they fit now."""
         return self.layout_of(self._chosen)
 
     def layout_of(self, column_ids: Sequence[str]) -> Layout:
         """Those columns as they would fit now."""
+        if self._groups is None:
+            column_ids = [column_id for column_id in column_ids if column_id != "host"]
         return columns.fitted(column_ids, width=self.size.width - GUTTER - 1, name_needs=self._name_needs)
 
     def _order(self) -> None:
@@ -131,13 +163,24 @@ class Grid(Lines, can_focus=True):
     def _choose(self, candidates: tuple[Vm, ...]) -> None:
         """Those of the ordered candidates that the filter lets through; the cursor stays on its VM."""
         current = self.current
-        self.shown = tuple(filter(self._filter.matches, candidates)) if self._filter is not None else candidates
-        place = next((i for i, vm in enumerate(self.shown) if vm.uuid == current.uuid), None) if current else None
+        if self._scope is not None:
+            candidates = tuple(vm for vm in candidates if vm.host in self._scope)
+        self.shown = self._matching(candidates)
+        place = next((i for i, vm in enumerate(self.shown) if vm.key == current.key), None) if current else None
         self._cursor = place if place is not None else min(self._cursor, max(len(self.shown) - 1, 0))
         moved = self.current
-        if (moved and moved.uuid) != (current and current.uuid) or moved is not current:
+        if moved is not current:
             self.post_message(self.CursorMoved())
         self.post_message(self.MarksChanged())
+
+    def _matching(self, vms: tuple[Vm, ...]) -> tuple[Vm, ...]:
+        if self._filter is None:
+            return vms
+        if self._groups is None:
+            return tuple(filter(self._filter.matches, vms))
+        wanted, groups = self._filter, self._groups
+        hosts = {name for name, those in groups.items() if wanted.matches_host(name, those)}
+        return tuple(vm for vm in vms if vm.host in hosts and wanted.matches(vm))
 
     # Cursor and marks
 
@@ -151,7 +194,7 @@ class Grid(Lines, can_focus=True):
         """The marked VMs in the order of the rows, hidden ones too: a filter does not forget what was marked."""
         if not self._marks:
             return ()
-        return tuple(vm for vm in self._ordered if vm.uuid in self._marks)
+        return tuple(vm for vm in self._ordered if vm.key in self._marks)
 
     @property
     def page(self) -> int:
@@ -172,10 +215,14 @@ class Grid(Lines, can_focus=True):
             self.post_message(self.CursorMoved())
             self.repaint()
 
-    def move_to_vm(self, uuid: str) -> bool:
-        """Put the cursor on that VM; False when it is not shown."""
+    def move_to_last(self) -> None:
+        """Put the cursor on the last row."""
+        self.move_to(len(self.shown) - 1)
+
+    def move_to_vm(self, uuid: str, host_name: str = "") -> bool:
+        """Put the cursor on that VM (of that host, if given); False when it is not shown."""
         for place, vm in enumerate(self.shown):
-            if vm.uuid == uuid:
+            if vm.uuid == uuid and host_name in {"", vm.host}:
                 self.move_to(place)
                 return True
         return False
@@ -185,10 +232,10 @@ class Grid(Lines, can_focus=True):
         current = self.current
         if current is None:
             return
-        if current.uuid in self._marks:
-            del self._marks[current.uuid]
+        if current.key in self._marks:
+            del self._marks[current.key]
         else:
-            self._marks[current.uuid] = None
+            self._marks[current.key] = None
         self.post_message(self.MarksChanged())
         self._cursor = min(self._cursor + 1, len(self.shown) - 1)
         self.post_message(self.CursorMoved())
@@ -196,11 +243,11 @@ class Grid(Lines, can_focus=True):
 
     def mark_shown(self) -> None:
         """Mark every shown row, or unmark all when every shown row is marked."""
-        uuids = {vm.uuid for vm in self.shown}
-        if uuids and uuids <= self._marks.keys():
+        keys = {vm.key for vm in self.shown}
+        if keys and keys <= self._marks.keys():
             self._marks.clear()
         else:
-            self._marks.update(dict.fromkeys(uuids))
+            self._marks.update(dict.fromkeys(keys))
         self.post_message(self.MarksChanged())
         self.repaint()
 
@@ -217,7 +264,8 @@ class Grid(Lines, can_focus=True):
         layout = self.layout_now
         ages = any(column.id == "uptime" for column, _width in layout.columns)
         minute = self._now.replace(second=0, microsecond=0) if ages else None
-        key = (palette.colors.name, width, layout, self._stale, self._doubtful, self._mark_emulated, minute)
+        stale = (self._stale, self._stale_hosts, self._doubtful)
+        key = (palette.colors.name, width, layout, stale, self._mark_emulated, minute)
         if key != self._rows_key or len(self._rows) > _CACHED_ROWS:
             self._rows.clear()
             self._rows_key = key
@@ -258,8 +306,8 @@ class Grid(Lines, can_focus=True):
 
     def _row(self, vm: Vm, layout: Layout, width: int, palette: Palette, *, is_thumb: bool) -> Line:
         is_cursor = self.current is vm
-        is_marked = vm.uuid in self._marks
-        key = (vm.uuid, is_cursor, is_marked, is_thumb)
+        is_marked = vm.key in self._marks
+        key = (vm.key, is_cursor, is_marked, is_thumb)
         cached = self._rows.get(key)
         if cached is not None and cached[0] is vm:
             return cached[1]
@@ -270,7 +318,7 @@ class Grid(Lines, can_focus=True):
             if place:
                 spans.append((" " * layout.gap, "text"))
             spans += self._cell(column, vm, column_width)
-        if self._stale or self._doubtful:
+        if self._stale or self._doubtful or vm.host in self._stale_hosts:
             spans = [(text, "dim") for text, _role in spans]
         edge = [*line_of(spans, width - 1, palette, cursor=is_cursor)]
         edge += line_of([("▐" if is_thumb else " ", "faint")], 1, palette)

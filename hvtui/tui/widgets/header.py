@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.timer import Timer
 
@@ -16,7 +18,23 @@ from hvtui.tui.widgets import charts
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of
 from vm.model import Snapshot
 
+if TYPE_CHECKING:
+    from vm.whatif import NMinusOne
+
 STALE_TICK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Several hosts: the snapshot of each, whether one of them may fail, and the one that is meant where no VM is."""
+
+    hosts: tuple[Snapshot, ...]
+    light: NMinusOne | None = None
+    current: str = ""
+
+    @property
+    def lost(self) -> tuple[Snapshot, ...]:
+        return tuple(each for each in self.hosts if each.link.status is LinkStatus.LOST)
 
 
 class Header(Lines):
@@ -27,16 +45,20 @@ class Header(Lines):
         super().__init__()
         self._clock = clock
         self._snapshot: Snapshot | None = None
+        self._crowd: Crowd | None = None
         self._ticker: Timer | None = None
 
-    def show_snapshot(self, snapshot: Snapshot) -> None:
-        """Show this host's name, meters and link."""
-        self._snapshot = snapshot
-        self._tick_while(not snapshot.link.is_up)
+    def show_snapshot(self, snapshot: Snapshot, crowd: Crowd | None = None) -> None:
+        """Show this host's name, meters and link; with `crowd`, `snapshot` is several hosts as one."""
+        self._snapshot, self._crowd = snapshot, crowd
+        self._tick_while(not snapshot.link.is_up or bool(crowd and crowd.lost))
         self.repaint()
 
     def paint(self, width: int, height: int, palette: Palette) -> Sequence[Line]:  # noqa: ARG002 - one line
-        spans = header_spans(self._snapshot, width=width, now_s=self._clock())
+        if self._crowd is not None and self._snapshot is not None and self._snapshot.read_at_s:
+            spans = crowd_spans(self._snapshot, self._crowd, width=width, now_s=self._clock())
+        else:
+            spans = header_spans(self._snapshot, width=width, now_s=self._clock())
         return [line_of(spans, width, palette)]
 
     def _tick_while(self, lost: bool) -> None:
@@ -45,6 +67,29 @@ class Header(Lines):
         elif not lost and self._ticker is not None:
             self._ticker.stop()
             self._ticker = None
+
+
+def crowd_spans(snapshot: Snapshot, crowd: Crowd, *, width: int, now_s: float) -> list[Span]:
+    """ "2 hosts  lab2 stale 12 s", the meters in sum and the N-1 light."""
+    left: list[Span] = [(" hvtui", "title"), (f"  {printable(snapshot.host_name, limit=30)}", "bold")]
+    lost = crowd.lost
+    if lost:
+        longest = max(lost, key=lambda each: now_s - each.read_at_s)
+        more = f" +{len(lost) - 1} more" if len(lost) > 1 else ""
+        left += [(f"  {printable(longest.host_name, limit=20)} ", "text"), (stale_words(longest, now_s), "alarm")]
+        left.append((more, "alarm"))
+    elif len(crowd.hosts) > 1 and width >= 110:
+        left.append((f"  on {printable(crowd.current, limit=30)}", "dim"))
+    return between(left, [*meter_spans(snapshot.load), *light_spans(crowd.light), (" ", "text")], width)
+
+
+def light_spans(light: NMinusOne | None) -> list[Span]:
+    """The N-1 light: whether the hosts could take the loss of any one of them."""
+    if light is None or light.hosts < 2:
+        return []
+    if light.losses:
+        return [("   N-1 ", "dim"), ("×", "bad")]
+    return [("   N-1 ", "dim"), ("?", "warn") if light.unknown else ("✓", "good")]
 
 
 def header_spans(snapshot: Snapshot | None, *, width: int, now_s: float) -> list[Span]:
@@ -69,13 +114,19 @@ def header_spans(snapshot: Snapshot | None, *, width: int, now_s: float) -> list
 
 def link_spans(snapshot: Snapshot, *, now_s: float, room: int) -> list[Span]:
     """ "stale 12 s" and why, in the alarm's role."""
-    age_s = max(int(now_s - snapshot.read_at_s), 0)
     if snapshot.link.status is LinkStatus.CONNECTING:
         return [("connecting… ", "warn")]
-    age = f"stale {age_s} s" if age_s < 120 else f"stale {charts.duration(age_s)}"
-    age = age if snapshot.read_at_s else "no connection"
+    age = stale_words(snapshot, now_s)
     cause = printable(snapshot.link.error or "connection lost", limit=max(room - len(age) - 4, 8))
     return [(age, "alarm"), (f"  {cause} ", "dim")]
+
+
+def stale_words(snapshot: Snapshot, now_s: float) -> str:
+    """ "stale 12 s", or "no connection" for a host that never answered."""
+    if not snapshot.read_at_s:
+        return "no connection"
+    age_s = max(int(now_s - snapshot.read_at_s), 0)
+    return f"stale {age_s} s" if age_s < 120 else f"stale {charts.duration(age_s)}"
 
 
 def meter_spans(load: HostLoad) -> list[Span]:
