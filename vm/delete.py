@@ -20,8 +20,9 @@ from host.text import printable
 from host.units import format_bytes
 from vm import delete_steps  # noqa: F401 - registers the verbs that these plans are made of
 from vm.commands import hint, host_blockers, identity, virsh, words
+from vm.delete_bases import Base, bases_of
 from vm.deploy_steps import seed_drives, without_drives
-from vm.disk_uses import DiskUse, chosen, disk_uses, file_uses
+from vm.disk_uses import DiskUse, World, chosen, disk_uses, file_uses, read_files
 from vm.domain_xml import parse, read_config, to_text
 from vm.lifecycle import effective_state, plan_off
 from vm.model import Disk, Vm, VmState
@@ -52,13 +53,16 @@ def plan_delete(
     host: Host, vm: Vm, *, remove_disks: Sequence[str] = (), all_disks: bool = False, off: bool = False
 ) -> Plan:
     """Delete the VM's definition with what belongs to it, and the disks in `remove_disks` (targets or paths), or with
-    `all_disks` every one that can go. `off` turns a running one off first. Raises NotFound, UsageError for a disk that
-    it does not have."""
+    `all_disks` every one that can go. `off` turns a running one off first. With all of its disks go the
+    frozen bases of linked clones that nothing else builds on. Raises NotFound, UsageError for a disk that it does not
+    have."""
     belongings = _read_belongings(host, vm)
-    known = file_uses(host, vm) if remove_disks or all_disks else ()
+    known, world = read_files(host, vm) if remove_disks or all_disks else ((), World())
     known = tuple(use for use in known if use.path not in {path for path, _ in belongings.seeds})
     removable = [use.target for use in known if use.removable] if all_disks else []
     uses = chosen(known, (*remove_disks, *removable))
+    is_all = {use.target for use in uses} >= {use.target for use in known if use.removable}
+    bases = bases_of(host, world, uses) if uses and is_all else ()
     turns_off = off and vm.is_active
     title = f"Delete {vm.name}"
     return Plan(
@@ -70,6 +74,7 @@ def plan_delete(
             *(unseed_step(host, vm, path, pool) for path, pool in belongings.seeds),
             _undefine_step(host, vm, belongings),
             *(_volume_step(host, vm, use) for use in uses),
+            *(_base_step(host, vm, base) for base in bases if base.goes_with_last),
         ),
         command=words("delete", vm.name, *_disk_options(uses, all_disks=all_disks), *(("--off",) if off else ())),
         vm_uuid=vm.uuid,
@@ -80,8 +85,16 @@ def plan_delete(
             *(_stays(use) for use in known if all_disks and use not in uses and use.source and use.device != "cdrom"),
         ),
         blockers=(*host_blockers(host), *_blockers(vm, off=off), *_disk_blockers(uses)),
-        losses=(*belongings.losses, *map(_seed_lost, belongings.seeds), *(_disk_lost(use) for use in uses)),
-        keeps=_kept(belongings.disks, {use.target for use in uses}),
+        losses=(
+            *belongings.losses,
+            *map(_seed_lost, belongings.seeds),
+            *(_disk_lost(use) for use in uses),
+            *(_base_lost(base) for base in bases if not base.keep_reason),
+        ),
+        keeps=(
+            *_kept(belongings.disks, {use.target for use in uses}),
+            *(_base_kept(each) for each in bases if each.keep_reason),
+        ),
     )
 
 
@@ -212,6 +225,15 @@ def _volume_step(host: Host, vm: Vm, use: DiskUse) -> Step:
     return Step("vm.remove-disk", title, args, (command,) if use.volume else ())
 
 
+def _base_step(host: Host, vm: Vm, base: Base) -> Step:
+    import shlex
+
+    args: dict[str, Json] = {**identity(vm), "path": base.path, "pool": base.pool, "volume": base.volume}
+    command = shlex.join(["virsh", "-c", host.uri, "vol-delete", "--pool", base.pool, "--vol", base.volume])
+    title = f"Remove the base {base.path} that its disk was built on, if nothing builds on it any more"
+    return Step("vm.remove-base", title, args, (command,) if not base.keep_reason else ())
+
+
 # What is in the way, what goes, what stays
 
 
@@ -243,6 +265,15 @@ def _disk_lost(use: DiskUse) -> str:
     size = "" if use.size_bytes is None else f", {format_bytes(use.size_bytes)}"
     what = use.device if use.device in _BOOT_FILES else "disk"
     return f"the {what} {use.path}{size}, {'used by nothing else' if use.removable else 'but ' + use.keep_reason}"
+
+
+def _base_lost(base: Base) -> str:
+    return f"the base {base.path}, {format_bytes(base.size_bytes)}, which linked clones left, and nothing builds on now"
+
+
+def _base_kept(base: Base) -> str:
+    last = "; it goes with the last of them" if base.goes_with_last else ""
+    return f"the base {base.path}: {base.keep_reason}{last}"
 
 
 def _kept(disks: Sequence[Disk], removed_targets: AbstractSet[str]) -> tuple[str, ...]:

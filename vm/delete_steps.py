@@ -14,6 +14,7 @@ from host import secrets
 from host.errors import Conflict, WrongState
 from host.plan import Step
 from host.steps import Args, Result, StepContext, StepVerb, register
+from vm.delete_bases import is_of_template, keep_reason
 from vm.disk_uses import read_world, why_kept
 from vm.domain_xml import parse, to_text
 from vm.lifecycle_steps import inverse_step, look_up
@@ -133,6 +134,24 @@ def _remove_disk(ctx: StepContext, args: Args) -> Result:
     return {"changed": True}
 
 
+def _remove_base(ctx: StepContext, args: Args) -> Result:
+    """Only the last VM that goes removes it: deletions that run side by side each look after their own disk is gone."""
+    with ctx.calls("remove a base of", args["name"]) as connection:
+        world = read_world(connection, ctx.host, without_uuid=args["uuid"])
+        volume = _volume(connection, args["pool"], args["volume"])
+        if volume is None or volume.path() != args["path"]:
+            return {"changed": False}
+        kept = keep_reason(world, args["path"])
+        if kept or is_of_template(connection, args["pool"], args["volume"]):
+            return {"changed": False, "kept": kept or "it is a template's"}
+        try:
+            volume.delete(0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+                raise
+    return {"changed": True}
+
+
 def _volume(connection: libvirt.virConnect, pool: str, name: str) -> Any | None:
     try:
         return connection.storagePoolLookupByName(pool).storageVolLookupByName(name)
@@ -157,6 +176,12 @@ for _verb in (
         _remove_disk,
         None,
         lambda args, result: f"the disk {args['path']} is removed for good" if result["changed"] else None,
+    ),
+    StepVerb(
+        "vm.remove-base",
+        _remove_base,
+        None,
+        lambda args, result: f"the base {args['path']} is removed for good" if result["changed"] else None,
     ),
 ):
     register(_verb)

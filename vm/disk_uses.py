@@ -253,10 +253,15 @@ def disk_uses(host: Host, vm: Vm) -> tuple[DiskUse, ...]:
 def file_uses(host: Host, vm: Vm) -> tuple[DiskUse, ...]:
     """As `disk_uses`, and the kernel and the initrd that an import made for this VM (device "kernel", "initrd"); those
     that somebody else made, or that VMs share, are nobody's to remove with it."""
+    return read_files(host, vm)[0]
+
+
+def read_files(host: Host, vm: Vm) -> tuple[tuple[DiskUse, ...], World]:
+    """As `file_uses`, with the world that they were found in."""
     roots, world = _read(host, vm)
     paths = ((tag, root.findtext(f"os/{tag}", "").strip()) for root in roots for tag in ("kernel", "initrd"))
     imported = dict.fromkeys((tag, path) for tag, path in paths if _IMPORTED.search(path))
-    return (*_disk_uses(roots, world), *(_file_use(world, tag, path) for tag, path in imported))
+    return (*_disk_uses(roots, world), *(_file_use(world, tag, path) for tag, path in imported)), world
 
 
 def _read(host: Host, vm: Vm) -> tuple[list[Element], World]:
@@ -339,10 +344,11 @@ def _keep_reason_by_kind(use: DiskUse) -> str:
     return ""
 
 
-def why_kept(world: World, path: str) -> str:
-    """Why the image at `path` must not be removed; empty when it may."""
+def why_kept(world: World, path: str, *, without: Iterable[str] = ()) -> str:
+    """Why the image at `path` must not be removed; empty when it may. Images in `without` go before it."""
     volume = world.volume_at(path) if path else None
     users, builders = (world.look_up(index, path) if path else () for index in (world.users, world.builders))
+    builders = tuple(each for each in builders if each not in set(without))
     if users:
         return f"{_names(users)} {'uses' if len(users) == 1 else 'use'} it too"
     if builders:

@@ -27,6 +27,7 @@ from vm import (
     ready_steps,
     settings_steps,
     storage_move_steps,
+    template_overlays,
     template_steps,
 )
 
@@ -55,5 +56,6 @@ __all__ = [
     "ready_steps",
     "settings_steps",
     "storage_move_steps",
+    "template_overlays",
     "template_steps",
 ]

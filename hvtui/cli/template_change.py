@@ -135,13 +135,23 @@ def edit(session: Session, name: str, settings: tuple[str, ...], library: str) -
     "remove",
     templates_argument(required=True),
     option("--keep-images", is_flag=True, text="Remove the templates only; their images stay in the pool."),
+    option(
+        "--with-unused-overlays",
+        "unused_overlays",
+        is_flag=True,
+        text="Remove the images too that build on theirs and that no VM uses (deleted VMs' disks that were kept).",
+    ),
     LIBRARY,
     text="Remove templates with their images. Refused while VMs need these: linked ones are overlays on them.",
 )
-def remove(session: Session, names: tuple[str, ...], keep_images: bool, library: str) -> int:
+def remove(session: Session, names: tuple[str, ...], keep_images: bool, unused_overlays: bool, library: str) -> int:
     from vm.template_change import plan_remove
+
+    if keep_images and unused_overlays:
+        raise UsageError("--keep-images and --with-unused-overlays contradict each other", remedy="Give one of them")
 
     found, templates = chosen_templates(session, names, library)
     host = session.host()
-    wanted = [(each.name, None, partial(plan_remove, host, found, each, keep_images=keep_images)) for each in templates]
+    plan = partial(plan_remove, host, found, keep_images=keep_images, unused_overlays=unused_overlays)
+    wanted = [(each.name, None, partial(plan, each)) for each in templates]
     return change(session, wanted, noun=NOUN)

@@ -411,3 +411,60 @@ def test_an_imported_kernel_stays_with_the_disks(imported: Host) -> None:
 
 def test_a_kernel_of_the_administrators_own_is_not_offered(imported: Host) -> None:
     assert {use.target for use in file_uses(imported, inventory.find(imported, "other"))} == {"vda", "initrd"}
+
+
+# The bases of linked clones
+
+
+@pytest.fixture
+def clones(open_world: Callable[[str], Host]) -> Host:
+    """An origin and its clone on a base with hvtui's name, and a VM on an image of somebody else's."""
+    names = {"origin": "origin-1a2b3c4d-vda", "twin": "twin-5e6f7a8b-vda", "other": "other-9a8b7c6d-vda"}
+    host = open_world(world([domain(name, disks=[f"{IMAGES}/{disk}.qcow2"]) for name, disk in names.items()]))
+    base, alien = volume(host, "origin-0f0f0f0f.qcow2"), volume(host, "people.qcow2")
+    for name, disk in names.items():
+        volume(host, f"{disk}.qcow2", backing=alien if name == "other" else base)
+    return host
+
+
+def test_the_base_of_linked_clones_stays_while_one_of_them_does(clones: Host) -> None:
+    plan = plan_delete(clones, inventory.find(clones, "origin"), all_disks=True)
+    (kept,) = plan.keeps
+    assert "origin-0f0f0f0f.qcow2: twin builds on it; it goes with the last of them" in kept
+    assert done(plan, clones)
+    assert "origin-0f0f0f0f.qcow2" in volumes(clones)
+
+
+def test_the_last_vm_on_a_base_takes_it_along_and_names_it(clones: Host) -> None:
+    assert done(plan_delete(clones, inventory.find(clones, "twin"), all_disks=True), clones)
+    plan = plan_delete(clones, inventory.find(clones, "origin"), all_disks=True)
+    assert any("the base" in loss and "origin-0f0f0f0f.qcow2" in loss for loss in plan.losses)
+    assert done(plan, clones)
+    assert volumes(clones) == {"people.qcow2", "other-9a8b7c6d-vda.qcow2"}
+
+
+def test_deletions_that_were_planned_together_leave_no_base_behind(clones: Host) -> None:
+    plans = [plan_delete(clones, inventory.find(clones, name), all_disks=True) for name in ("origin", "twin")]
+    assert all(done(plan, clones) for plan in plans)
+    assert volumes(clones) == {"people.qcow2", "other-9a8b7c6d-vda.qcow2"}
+
+
+def test_a_base_that_hvtui_did_not_make_stays_and_is_told(clones: Host) -> None:
+    plan = plan_delete(clones, inventory.find(clones, "other"), all_disks=True)
+    assert plan.keeps == (f"the base {IMAGES}/people.qcow2: it is none of hvtui's making",)
+    assert done(plan, clones)
+    assert "people.qcow2" in volumes(clones)
+
+
+def test_the_image_of_a_template_is_no_base_to_be_removed(clones: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vm import delete_bases
+    from vm.template_model import ImageRole, Library, Template, TemplateImage
+
+    image = TemplateImage("origin-0f0f0f0f.qcow2", ImageRole.DISK, "qcow2", 1, 1, "0" * 64)
+    library = Library("default", IMAGES, templates=(Template("debian", (image,)),))
+    monkeypatch.setattr(delete_bases.libraries, "read_here", lambda _connection, _pool: library)
+    for name in ("twin", "origin"):
+        plan = plan_delete(clones, inventory.find(clones, name), all_disks=True)
+        assert not any("origin-0f0f0f0f" in line for line in (*plan.losses, *plan.keeps))
+        assert done(plan, clones)
+    assert "origin-0f0f0f0f.qcow2" in volumes(clones)

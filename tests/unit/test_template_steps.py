@@ -411,6 +411,37 @@ def test_a_removal_that_lost_images_is_not_rolled_back_to_half_a_template(
     assert stored(host) == {INDEX_NAME}
 
 
+def test_images_that_no_vm_uses_are_named_as_such_and_go_where_that_is_asked_for(
+    host: Host, journal: Journal, image: Path, directory: Path
+) -> None:
+    add(host, journal, image)
+    base = qcow2(directory / "gone.qcow2", "-b", str(directory / found(host).images[0].volume), "-F", "qcow2")
+    leaf = qcow2(directory / "a-leaf.qcow2", "-b", str(base), "-F", "qcow2")
+    (blocker,) = plan_remove(host, *library.find(host, "web")).blockers
+    assert "images that no VM uses" in blocker.reason
+    assert "--with-unused-overlays" in blocker.remedy
+    plan = plan_remove(host, *library.find(host, "web"), unused_overlays=True)
+    assert plan.blockers == ()
+    assert [str(path) in " ".join(plan.losses) for path in (base, leaf)] == [True, True]
+    run(plan, host, journal)
+    assert (base.exists(), leaf.exists(), names(host)) == (False, False, [])
+
+
+def test_an_image_on_the_template_that_came_into_use_in_the_meantime_stays(
+    host: Host, journal: Journal, image: Path, directory: Path
+) -> None:
+    add(host, journal, image)
+    base = qcow2(directory / "kept.qcow2", "-b", str(directory / found(host).images[0].volume), "-F", "qcow2")
+    plan = plan_remove(host, *library.find(host, "web"), unused_overlays=True)
+    leaf = qcow2(directory / "new.qcow2", "-b", str(base), "-F", "qcow2")
+    job = jobs.submit(plan, host, journal)
+    assert (job.state, job.exit_code) == (JobState.FAILED, 4)
+    assert base.exists()
+    assert names(host) == ["web"]
+    leaf.unlink()
+    base.unlink()
+
+
 def test_removing_twice_is_harmless_and_cannot_be_undone(host: Host, journal: Journal, image: Path) -> None:
     add(host, journal, image)
     plan = plan_remove(host, *library.find(host, "web"))
