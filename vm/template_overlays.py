@@ -65,7 +65,10 @@ def _remove(ctx: StepContext, args: Args) -> Result:
 
 
 def _gone(_args: Args, result: Result) -> str | None:
-    return f"images that no VM used are removed for good: {', '.join(result['removed'])}" if result["removed"] else None
+    removed = result["removed"]
+    if not isinstance(removed, list) or not removed:
+        return None
+    return f"images that no VM used are removed for good: {', '.join(map(str, removed))}"
 
 
 register(StepVerb("template.remove-overlays", _remove, None, _gone))

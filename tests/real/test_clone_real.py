@@ -20,6 +20,7 @@ from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.templates import made_pool
 from vm import clone, inventory, steps
+from vm.delete import plan_delete
 from vm.domain_xml import parse, read_config
 
 assert steps  # registers the verbs
@@ -131,6 +132,20 @@ def test_linked_clones_share_a_base_that_the_origin_writes_to_no_more(
         assert [str(inspect(disks[target]).backing[0]) for target in disks] == list(bases.values())
     write_pattern(Path(disks_of(real_host, origin)["vda"]), "qcow2", 0x11)
     assert holds(disks_of(real_host, "one")["vda"], "qcow2", 0xAB), "what the origin writes does not reach its clones"
+
+
+def test_deleting_origin_and_clones_leaves_no_frozen_base(
+    real_host: Host, journal: Journal, origin: str, private_daemon: PrivateLibvirtd
+) -> None:
+    for name in ("one", "two"):
+        done = run_set(planned(real_host, origin, name, linked=True), real_host, journal)
+        assert [job.state for job in done] == [JobState.DONE], [job.error for job in done]
+    plans = [plan_delete(real_host, inventory.find(real_host, name), all_disks=True) for name in ("one", origin, "two")]
+    for plan in plans:
+        job = jobs.submit(plan, real_host, journal)
+        assert job.state is JobState.DONE, job.error
+    left = {path.name for path in private_daemon.images.iterdir()}
+    assert {"origin.qcow2", "origin.raw"} == {name for name in left if name.startswith(("origin", "one", "two"))}
 
 
 def test_undoing_a_linked_clone_gives_the_origin_its_disks_back(
