@@ -22,6 +22,7 @@ from vm.move_forecast import forecast, in_words
 from vm.move_lanes import lanes
 from vm.move_links import ASSUMED
 from vm.move_model import AUTOMATIC, Check, Link, MoveDraft, MoveKind, MovePicture, MoveRequest
+from vm.move_outcome import with_forecast
 
 StepsOf: TypeAlias = Callable[[MoveDraft], tuple[Step, ...]]
 
@@ -96,18 +97,19 @@ def plan_of(
     copies = copies_for(picture, kind, mark)
     draft = MoveDraft(kind, picture, request, mark=mark, copies=copies, shared=shared_directories(picture, kind))
     blockers = tuple(_blocker(check) for check in picture.blockers(kind))
+    found = forecast(picture, kind, request.options)
     verb = "Copy the definition of" if kind is MoveKind.DEFINITION else "Move"
     return Plan(
         title=f"{verb} {picture.vm_name} to {picture.target_name} ({kind})",
         host_uri=source.uri,
-        steps=steps_of_kind(kind)(draft) if not blockers else (),
+        steps=with_forecast(steps_of_kind(kind)(draft), found) if not blockers else (),
         command=command or _command(picture, kind),
         vm_uuid=picture.vm_uuid,
         vm_name=picture.vm_name,
         danger=Danger.DISRUPTIVE if kind is MoveKind.QUICK else Danger.NONE,
         warnings=(*(check.reason for check in picture.warnings), *_never_both(picture, kind)),
         blockers=(*host_blockers(source), *blockers),
-        notes=(*why_not, *in_words(forecast(picture, kind, request.options)), *_in_order(picture)),
+        notes=(*why_not, *in_words(found), *_in_order(picture)),
         long=True,
         also_on=(picture.target_uri,),
         lanes=lanes(picture.source_name, picture.target_name),

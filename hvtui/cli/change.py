@@ -20,6 +20,7 @@ from host.job_model import Job, JobState
 from host.job_rules import is_in_process
 from host.plan import Json, Plan
 from host.text import printable
+from hvtui.cli import moved
 from hvtui.cli.output import Format, complain, narrate, write_records, write_table, write_text
 from hvtui.cli.plans import confirm, plan_text, tell_job_warnings, tell_warnings
 from hvtui.cli.progress import Progress, show_job
@@ -201,8 +202,12 @@ def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[in
     elif len(outcomes) == 1:
         _report_one(outcomes[0])
     else:
-        rows = [[printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–"] for e in outcomes]
-        write_table([noun, "RESULT", "JOB"], rows, right=[False, False, True])
+        figures = [moved.words(each.job)[1] for each in outcomes]
+        rows = [
+            [printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–", *([took] if any(figures) else [])]
+            for e, took in zip(outcomes, figures, strict=True)
+        ]
+        write_table([noun, "RESULT", "JOB", *(["TOOK"] if any(figures) else [])], rows, right=[False, False, True])
     tell_job_warnings([each.job for each in outcomes if each.job is not None])
     failures = [each for each in outcomes if each.exit_code]
     for each in failures:
@@ -218,8 +223,8 @@ def _report_one(outcome: Outcome) -> None:
     if outcome.is_unchanged:
         write_text(f"{printable(outcome.name, limit=200)}: unchanged")
     elif outcome.job is not None:
-        title = printable(outcome.job.title, limit=200)
-        write_text(f"{title}: {outcome.result} (job {outcome.job.id})")
+        words = moved.words(outcome.job)[0] or f"{printable(outcome.job.title, limit=200)}: {outcome.result}"
+        write_text(f"{words} (job {outcome.job.id})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from host.errors import NotFound
 from host.job_model import Job, JobState
 from host.plan import Json
 from host.text import printable
+from hvtui.cli import moved
 from hvtui.cli.grammar import Noun, Verbs, job_argument, option, verb
 from hvtui.cli.output import (
     Column,
@@ -118,6 +119,13 @@ COLUMNS: tuple[Column[Job], ...] = (
     Column("waits_for", "Why a waiting job has not begun, or null.", lambda job: job.waits_for or None),
     Column("undone_by", "The job that took it back, or null.", lambda job: job.undone_by),
     Column("command", "The same as a command, an argument list.", lambda job: list(job.command)),
+    Column(
+        "move",
+        "A move's forecast beside its actual figures (seconds, bytes), or null.",
+        moved.as_json,
+        moved.told,
+        extra=True,
+    ),
     Column("steps", "Its steps: title, verb, state, fraction, note, error.", _steps, extra=True),
 )
 
@@ -189,7 +197,7 @@ def show(session: Session, job_id: int, only: bool) -> None:
     if session.output is not Format.TABLE:
         write_list([found], COLUMNS, output=session.output, chosen=session.columns, details=True)
         return
-    values = record(found, COLUMNS)
+    values = {**record(found, COLUMNS), "move": moved.told(found)}
     write_facts(
         (key, _text(value)) for key, value in values.items() if key != "steps" and value not in (None, "", False)
     )
