@@ -55,15 +55,18 @@ class Drift:
     other: str = ""  # the template that was asked for, where it is not the VM's own
 
 
-def compare(host: Host, vm: Vm, *, template: str = "", library: str = "") -> Drift:
-    """Compare the VM's next start with its template, or with the `template` named. Raises UsageError for a VM that was
+def compare(
+    host: Host, vm: Vm, *, template: str = "", library: str = "", usual_library: str = DEFAULT_LIBRARY
+) -> Drift:
+    """Compare the VM's next start with its template, or with the `template` named, of that `library`, else of the VM's
+    own, else of the host's usual one. Raises UsageError for a VM that was
     made from none, NotFound for a template that is gone, ConnectionLost."""
     found, mark = _read(host, vm)
     if mark is None and not template:
         remedy = f"Compare it with one: {hint('diff', vm.name, '--with', 'TEMPLATE')}"
         raise UsageError("it was not made from a template", about=vm.name, remedy=remedy)
     own = mark or TemplateMark(template)
-    there, known = find_template(host, template or own.name, library or own.library or DEFAULT_LIBRARY)
+    there, known = find_template(host, template or own.name, library or own.library or usual_library)
     hardware, settings, notes = _profile(host, there, known, own)
     expected = _expected(host, vm, there, known, hardware, own)
     root = parse(expected)

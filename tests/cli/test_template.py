@@ -122,6 +122,32 @@ def test_what_cannot_be_done_ends_with_its_code_and_says_why(hv: Command, words:
     assert hv("job", "list", "-o", "json").json == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("template", "list"),
+        ("template", "show", "web"),
+        ("template", "verify", "web"),
+        ("template", "remove", "web"),
+        ("vm", "deploy", "web", "web-01"),
+        ("profile", "remove", "web"),
+        ("vm", "diff", "--with", "web", "*"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("is_named", [True, False], ids=["by name", "by address"])
+def test_the_library_is_that_of_the_host_in_the_configuration(
+    hv: Command, simulated_uri: str, config_file: Path, words: tuple[str, ...], is_named: bool
+) -> None:
+    config_file.write_text(f'[[host]]\nname = "lab"\nuri = "{simulated_uri}"\nlibrary = "golden"\n', encoding="utf-8")
+    told = hv(*words, "--host", "lab", connect=None) if is_named else hv(*words)
+    assert "golden" in told.err or "golden" in told.out or "profile" in words, told
+    other = hv(*words, "--library", "silver")
+    assert "golden" not in other.err
+    if "profile" not in words:
+        assert "silver" in other.err
+
+
 def test_a_host_without_a_library_has_no_templates(hv: Command) -> None:
     assert hv("template", "list", "-o", "json").json == []
     told = hv("template", "list")
