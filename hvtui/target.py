@@ -72,3 +72,13 @@ def choose_entries(
             raise NotFound("no such group of hosts", about=group, remedy=f"Known groups: {shown}")
     of_groups = [entry for entry in config.hosts if set(entry.groups) & set(groups)]
     return tuple(dict.fromkeys([*named, *of_groups]))
+
+
+def library_of(name: str | None, uri: str, config: Config | None) -> str:
+    """The storage pool of templates of a host: what its entry in the configuration says (the one of its name, else the
+    one of its URI), else the usual one. Both front ends ask here; a Host has the name and the URI."""
+    from host.host_list import DEFAULT_LIBRARY
+
+    entries = config.hosts if config is not None else ()
+    found = [entry for entry in entries if entry.name == name] or [entry for entry in entries if entry.uri == uri]
+    return found[0].library if found else DEFAULT_LIBRARY

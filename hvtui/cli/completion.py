@@ -75,9 +75,8 @@ def template_names(context: click.Context, incomplete: str) -> list[str]:
     session.given.setdefault("timeout", PATIENCE_S)
     try:
         from vm.library import read
-        from vm.template_model import DEFAULT_LIBRARY
 
-        library = context.params.get("library") or DEFAULT_LIBRARY
+        library = session.library(context.params.get("library"))
         names = [template.name for template in read(session.host(), library).templates]
     except (HvtuiError, OSError):
         return []

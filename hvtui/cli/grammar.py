@@ -60,6 +60,9 @@ HELP = click.Option(
 )
 
 
+LIBRARY_HELP = "The library's storage pool (the configuration's for this host, else library)."
+
+
 class Seconds(click.FloatRange):
     """A range of seconds that a system's clock can count; a range alone keeps neither nan nor infinity out."""
 

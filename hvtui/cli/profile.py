@@ -12,7 +12,7 @@ import click
 from host.errors import NotFound, UsageError
 from host.text import printable
 from host.units import format_bytes
-from hvtui.cli.grammar import Noun, Verbs, option, verb
+from hvtui.cli.grammar import LIBRARY_HELP, Noun, Verbs, option, verb
 from hvtui.cli.output import (
     Column,
     Format,
@@ -119,7 +119,7 @@ def _complete_names(context: click.Context, _parameter: click.Parameter, incompl
     session = context.ensure_object(Session)
     session.given.setdefault("timeout", PATIENCE_S)
     try:
-        found = read(session.host(), context.params.get("library") or DEFAULT_LIBRARY)
+        found = read(session.host(), session.library(context.params.get("library")))
     except (HvtuiError, OSError):
         return []
     return [CompletionItem(name) for name in sorted({e.name for e in found.entries}) if name.startswith(incomplete)]
@@ -135,7 +135,7 @@ def _complete_settings(_context: click.Context, _parameter: click.Parameter, inc
 
 def library_option() -> click.Option:
     """--library: the storage pool that the profiles are in."""
-    return option("--library", default=DEFAULT_LIBRARY, metavar="POOL", text="The library's storage pool.")
+    return option("--library", metavar="POOL", text=LIBRARY_HELP)
 
 
 def kind_option() -> click.Option:
@@ -160,10 +160,10 @@ def settings_option() -> click.Option:
     library_option(),
     text="List the profiles: those stored in the library, and the built-in ones.",
 )
-def list_(session: Session, kind: str | None, library: str) -> None:
+def list_(session: Session, kind: str | None, library: str | None) -> None:
     from vm.profile_store import read
 
-    found = read(session.host(), library)
+    found = read(session.host(), session.library(library))
     entries = [entry for entry in found.entries if kind in {None, entry.kind}]
     write_list(entries, COLUMNS, output=session.output, chosen=session.columns)
     _tell_problems(found.problems)
@@ -181,7 +181,7 @@ def _tell_problems(problems: Sequence[str]) -> None:
     library_option(),
     text="Show a profile as TOML, ready to be a file: hvtui profile show small > small.toml",
 )
-def show(session: Session, name: str, kind: str | None, library: str) -> None:
+def show(session: Session, name: str, kind: str | None, library: str | None) -> None:
     found = [entry for entry in _entries(session, name, library) if kind in {None, entry.kind}]
     if not found:
         raise NotFound(f"there is no {kind} profile {printable(name, limit=60)!r}", remedy="Leave --kind out")
@@ -204,16 +204,17 @@ def _write_toml(found: Profile) -> None:
     write_text(text)
 
 
-def _entries(session: Session, name: str, library: str) -> tuple[Entry, ...]:
+def _entries(session: Session, name: str, library: str | None) -> tuple[Entry, ...]:
     """The profiles that a word means: one in a file, or those of that name. Raises NotFound with the nearest."""
     from vm.profile_store import Entry, is_path, kind_of, load, read, read_file
 
     if is_path(name):
         found = read_file(name)
         return (Entry(kind_of(found), found),)
-    profiles = read(session.host(), library)
+    pool = session.library(library)
+    profiles = read(session.host(), pool)
     if not profiles.named(name):
-        load(session.host(), library, name)  # it knows how to say what is near
+        load(session.host(), pool, name)  # it knows how to say what is near
     _tell_problems(profiles.problems)
     return profiles.named(name)
 
@@ -229,7 +230,7 @@ def _entries(session: Session, name: str, library: str) -> tuple[Entry, ...]:
     "settings: hvtui profile add web --kind hardware --set memory=2G --set vcpus=2",
 )
 def add(
-    session: Session, source: str, kind: str | None, name: str | None, settings: tuple[str, ...], library: str
+    session: Session, source: str, kind: str | None, name: str | None, settings: tuple[str, ...], library: str | None
 ) -> int:
     from dataclasses import replace
 
@@ -240,9 +241,9 @@ def add(
     found = read_file(source) if is_path(source) else _new(source, kind)
     changed = _with_settings(replace(found, name=profile_name(name or found.name)), settings, kind)
     words = ("--name", name) if name else ()
-    command = _command("add", source, changed, settings, library, extra=words)
-    host = session.host()
-    making: Callable[[], Plan] = lambda: plan_add_profile(host, library, changed, command=command)  # noqa: E731
+    host, pool = session.host(), session.library(library)
+    command = _command("add", source, changed, settings, pool, extra=words)
+    making: Callable[[], Plan] = lambda: plan_add_profile(host, pool, changed, command=command)  # noqa: E731
     return change(session, [(changed.name, None, making)])
 
 
@@ -305,7 +306,7 @@ def _command(
     "as they are.",
 )
 def edit(
-    session: Session, name: str, kind: str | None, settings: tuple[str, ...], source: str | None, library: str
+    session: Session, name: str, kind: str | None, settings: tuple[str, ...], source: str | None, library: str | None
 ) -> int:
     from hvtui.cli.change import change
     from hvtui.cli.editor import draft
@@ -313,12 +314,12 @@ def edit(
     from vm.profiles import to_toml
 
     entry = _stored(session, name, kind, library)
-    host = session.host()
+    host, pool = session.host(), session.library(library)
 
     def plan(text: str, words: tuple[str, ...] = ()) -> Plan:
         changed = _with_settings(_parsed(text, entry), settings, None)
-        command = _command("edit", name, changed, settings, library, extra=words)
-        return plan_add_profile(host, library, changed, replaces=True, command=command)
+        command = _command("edit", name, changed, settings, pool, extra=words)
+        return plan_add_profile(host, pool, changed, replaces=True, command=command)
 
     before = to_toml(entry.profile)
     if settings or source:
@@ -360,7 +361,7 @@ def _read(source: str) -> str:
         raise NotFound("there is no such file", about=source) from error
 
 
-def _stored(session: Session, name: str, kind: str | None, library: str) -> Entry:
+def _stored(session: Session, name: str, kind: str | None, library: str | None) -> Entry:
     """The stored profile of that name. Raises NotFound, and UsageError for a built-in one or where both kinds fit."""
     from vm.profile_store import is_path
 
@@ -386,14 +387,14 @@ def _stored(session: Session, name: str, kind: str | None, library: str) -> Entr
     library_option(),
     text="Remove stored profiles. VMs that were made with them stay as they are.",
 )
-def remove(session: Session, names: tuple[str, ...], kind: str | None, library: str) -> int:
+def remove(session: Session, names: tuple[str, ...], kind: str | None, library: str | None) -> int:
     from hvtui.cli.change import change
     from vm.profile_store import plan_remove_profile
 
-    host = session.host()
+    host, pool = session.host(), session.library(library)
 
     def planner(name: str) -> Callable[[], Plan]:
-        return lambda: plan_remove_profile(host, library, name, _stored(session, name, kind, library).kind)
+        return lambda: plan_remove_profile(host, pool, name, _stored(session, name, kind, library).kind)
 
     return change(session, [(name, None, planner(name)) for name in dict.fromkeys(names)])
 

@@ -149,6 +149,16 @@ class Session:
             _connect(host, self.timeout_s)
         return self._host
 
+    def library(self, given: str | None = None, host: Host | None = None) -> str:
+        """The storage pool of templates: what --library gave, else what the configuration says of the host meant (of
+        `host`, where there are several). Raises what `host` does."""
+        from hvtui.target import library_of
+
+        if given:
+            return given
+        meant = host or self.host()
+        return library_of(meant.name, meant.uri, self._own_config())
+
     def journal(self) -> Journal:
         """The journal of jobs, opened once. Raises HvtuiError when the state directory cannot be used."""
         if self._journal is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from host.errors import HvtuiError, NotFound
 from host.text import printable
 from host.units import format_bytes
-from hvtui.cli.grammar import Noun, Verbs, option, template_argument, templates_argument, verb
+from hvtui.cli.grammar import LIBRARY_HELP, Noun, Verbs, option, template_argument, templates_argument, verb
 from hvtui.cli.output import (
     Column,
     Format,
@@ -46,9 +46,7 @@ VERBS: Verbs = {
 
 template = Noun("template", verbs=VERBS, help="Templates: the images in the library that new VMs are made from.")
 
-LIBRARY = option(
-    "--library", "--pool", "library", metavar="NAME", default="library", text="The library's storage pool."
-)
+LIBRARY = option("--library", "--pool", "library", metavar="NAME", text=LIBRARY_HELP)
 MOST_OTHERS = 6
 EMPTY = "No template in the library {} yet. A first one in seconds: hvtui template add tiny --from tiny"
 
@@ -134,10 +132,13 @@ SHOWN_KEYS = (
 )
 
 
-def chosen_templates(session: Session, names: Sequence[str], library: str) -> tuple[Library, tuple[Template, ...]]:
+def chosen_templates(
+    session: Session, names: Sequence[str], library: str | None
+) -> tuple[Library, tuple[Template, ...]]:
     """The library, and its templates of those names or globs. Raises NotFound with the nearest."""
     from vm.library import check_usable, find, read
 
+    library = session.library(library)
     found = read(session.host(), library)
     check_usable(found)
     tell_problems(found)
@@ -170,17 +171,18 @@ def tell_problems(library: Library) -> None:
 
 
 @verb("list", LIBRARY, text="List the templates of the library. What is wrong with one is told on standard error.")
-def list_(session: Session, library: str) -> None:
+def list_(session: Session, library: str | None) -> None:
     from vm.library import check_usable, read
     from vm.template_model import DEFAULT_LIBRARY
 
     choose(COLUMNS, session.columns)  # a wrong one is told before anything is read
-    found = read(session.host(), library)
-    if found.exists or library != DEFAULT_LIBRARY:
+    pool = session.library(library)
+    found = read(session.host(), pool)
+    if found.exists or pool != DEFAULT_LIBRARY:
         check_usable(found)
     tell_problems(found)
     if session.output is Format.TABLE and not found.templates:
-        narrate(EMPTY.format(printable(library, limit=60)))
+        narrate(EMPTY.format(printable(pool, limit=60)))
     else:
         write_list(found.templates, COLUMNS, output=session.output, chosen=session.columns)
     if session.output is Format.TABLE and found.others:
@@ -195,7 +197,7 @@ def list_(session: Session, library: str) -> None:
     LIBRARY,
     text="Show everything about templates: images, defaults, the support of their system, and the VMs that need them.",
 )
-def show(session: Session, names: tuple[str, ...], library: str) -> None:
+def show(session: Session, names: tuple[str, ...], library: str | None) -> None:
     from vm.library import linked_vms
 
     columns = choose(COLUMNS, session.columns) or COLUMNS
@@ -289,7 +291,7 @@ def _facts(values: dict[str, Json]) -> list[tuple[str, str]]:
     text="Read every byte of the templates' images again (of all of them without NAMES) and compare the SHA-256; where "
     "the files are on this machine, qemu-img looks at their structure too. Ends with 1 when something is wrong.",
 )
-def verify(session: Session, names: tuple[str, ...], library: str) -> int:
+def verify(session: Session, names: tuple[str, ...], library: str | None) -> int:
     from hvtui.cli.progress import Progress
     from vm.template_verify import verify as verify_one
 

@@ -41,7 +41,7 @@ def capture(
     readiness: str | None,
     takes_seed: bool | None,
     tags: tuple[str, ...],
-    library: str,
+    library: str | None,
 ) -> int:
     from vm.template_capture import CaptureRequest, Identity, plan_capture
 
@@ -50,7 +50,7 @@ def capture(
     identity = Identity.KEPT if keep_identity else Identity.GONE if generalised else Identity.REMOVED
     request = CaptureRequest(
         name,
-        library=library,
+        library=session.library(library),
         identity=identity,
         description=description,
         readiness=Readiness(readiness) if readiness else None,

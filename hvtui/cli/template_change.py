@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def add(session: Session, name: str, **given: Any) -> int:
 
     wanted = request(name, **given)
     host = session.host()
+    wanted = replace(wanted, library=session.library(given["library"]))
     return change(session, [(name, None, lambda: plan_add(host, wanted))])
 
 
@@ -116,7 +118,7 @@ def _source(origin: str | None) -> tuple[OriginKind, str]:
     "architecture, firmware, readiness, seed, kernel_arguments, disk_bus, nic_model, hardware_profile, guest_profile, "
     "tags (a,b). An empty value clears.",
 )
-def edit(session: Session, name: str, settings: tuple[str, ...], library: str) -> int:
+def edit(session: Session, name: str, settings: tuple[str, ...], library: str | None) -> int:
     from vm.template_change import plan_edit
 
     odd = next((word for word in settings if "=" not in word), None)
@@ -144,7 +146,9 @@ def edit(session: Session, name: str, settings: tuple[str, ...], library: str) -
     LIBRARY,
     text="Remove templates with their images. Refused while VMs need these: linked ones are overlays on them.",
 )
-def remove(session: Session, names: tuple[str, ...], keep_images: bool, unused_overlays: bool, library: str) -> int:
+def remove(
+    session: Session, names: tuple[str, ...], keep_images: bool, unused_overlays: bool, library: str | None
+) -> int:
     from vm.template_change import plan_remove
 
     if keep_images and unused_overlays:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from host.errors import NotFound, UsageError
-from hvtui.cli.grammar import names_argument, option, verb
+from hvtui.cli.grammar import LIBRARY_HELP, names_argument, option, verb
 from hvtui.cli.session import Session
-from vm.template_model import DEFAULT_LIBRARY
 
 if TYPE_CHECKING:
     from vm.deploy_request import DeployRequest
@@ -33,7 +32,7 @@ UNTIL_HELP = "When a VM counts as done: ready (its guest says so, and its seed i
     option("--set", "settings", multiple=True, metavar="KEY=VALUE", text="One value over the profiles: memory=2G."),
     option("--user-data", metavar="FILE", text="Cloud-init user data besides the profile's; - reads standard input."),
     option("--pool", metavar="NAME", text="The storage pool of the new disks."),
-    option("--library", metavar="POOL", text="The library of the template."),
+    option("--library", metavar="POOL", text=LIBRARY_HELP),
     option("--until", type=click.Choice([READY, STARTED, DEFINED]), text=UNTIL_HELP),
     option("--no-start", is_flag=True, text="The same as --until defined."),
     option("--title", metavar="TEXT", text="A short title."),
@@ -83,7 +82,7 @@ def request(
     if no_start and until not in {None, DEFINED}:
         raise UsageError(f"--no-start and --until {until} contradict each other", remedy="Give one of them")
     until = DEFINED if no_start else until or READY
-    library = given["library"] or DEFAULT_LIBRARY
+    library = session.library(given["library"])
     text = read_user_data(user_data) if user_data else ""
     parts = read_parts(session.host(), template, library=library, profiles=profiles, settings=settings)
     wanted = pattern or parts.guest.name_pattern
@@ -93,7 +92,7 @@ def request(
         **given, "count": count, "first": first, "profiles": profiles, "settings": settings, "user_data": user_data,
         "until": until if until != READY else None,
     }  # fmt: skip
-    changes = {key: value for key, value in given.items() if value not in (None, ())}
+    changes = {**{key: value for key, value in given.items() if value not in (None, ())}, "library": library}
     return DeployRequest(
         template=template,
         names=expand(wanted, count or 1, 1 if first is None else first),

@@ -17,16 +17,17 @@ from hvtui.cli.vm_deploy import request
 from vm import library
 from vm.placement_model import together
 from vm.placement_reading import TIMEOUT_S, demand_of_template
-from vm.template_model import DEFAULT_LIBRARY
 
 
 def settle(session: Session, given: Mapping[str, Any]) -> None:
     """Let the command go on with the best host for all the VMs that it asks for. Raises NotFound (no host has the
     template, or there is no host), Conflict (none can take them), and what `request` does."""
-    name, pool = given["template"], given["library"] or DEFAULT_LIBRARY
+    name, pool = given["template"], given["library"]
     with Hosts(session, own=False) as hosts:
         found = ask_all(
-            hosts.hosts, lambda host: library.find(host, name, pool)[1], timeout_s=session.timeout_s or TIMEOUT_S
+            hosts.hosts,
+            lambda host: library.find(host, name, session.library(pool, host))[1],
+            timeout_s=session.timeout_s or TIMEOUT_S,
         )
         having = [(answer.host, answer.value) for answer in found if answer.value is not None]
         if not having:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hvtui.cli.change import change_vms
 from hvtui.cli.chosen import chosen_vms
-from hvtui.cli.grammar import names_argument, option, verb
+from hvtui.cli.grammar import LIBRARY_HELP, names_argument, option, verb
 from hvtui.cli.output import Column, Format, complain, narrate, write_list
 from hvtui.cli.session import Session
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DIFFERS = 1
 _WITH = option("--with", "other", metavar="TEMPLATE", text="Compare with this template, not the one it was made from.")
-_LIBRARY = option("--library", metavar="POOL", text="The library of the template.")
+_LIBRARY = option("--library", metavar="POOL", text=LIBRARY_HELP)
 
 
 @verb(
@@ -43,7 +43,7 @@ def diff(
     code = 0
     for vm in chosen_vms(session, names, config=True):
         try:
-            drift = compare(host, vm, template=other or "", library=library or "")
+            drift = compare(host, vm, template=other or "", library=library or "", usual_library=session.library())
         except (NotFound, UsageError) as error:  # the others may be compared all the same
             complain(str(error))
             code = max(code, error.exit_code)
@@ -85,6 +85,8 @@ def align(
     from vm.drift import compare, plan_align
 
     def plan(host: Host, vm: Vm) -> Plan:
-        return plan_align(host, vm, compare(host, vm, template=other or "", library=library or ""), keys)
+        usual = session.library()
+        drift = compare(host, vm, template=other or "", library=library or "", usual_library=usual)
+        return plan_align(host, vm, drift, keys)
 
     return change_vms(session, chosen_vms(session, names, config=True), plan)
