@@ -37,13 +37,12 @@ def plan_text(plan: Plan, *, diff: bool = True, same_as: bool = True) -> str:
 
 
 def xml_diff(plan: Plan) -> list[str]:
-    """The unified diff of the plan's XML, line by line, harmless to show; empty when it changes no XML."""
+    """The unified diff of the plan's XML, line by line, harmless to show; empty when it changes nothing there."""
     if plan.xml_before is None or plan.xml_after is None:
         return []
-    from difflib import unified_diff
+    from hvtui.xml_changes import xml_changes
 
-    before, after = plan.xml_before.splitlines(), plan.xml_after.splitlines()
-    return [printable(line, limit=400) for line in unified_diff(before, after, "now", "then", lineterm="")]
+    return [printable(line, limit=400) for line in xml_changes(plan.xml_before, plan.xml_after)]
 
 
 def tell_warnings(plans: Sequence[Plan]) -> None:
