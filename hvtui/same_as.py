@@ -54,7 +54,8 @@ def command_lines(plans: Sequence[Plan]) -> list[str]:
 
 
 def _line(meant: Plan | Job, command: Sequence[str]) -> str:
-    there = _host_options(meant.host_uri, is_job=command[:1] == ("job",))
+    names_its_host = command[:2] in {("host", "drain"), ("host", "resume")}
+    there = () if names_its_host else _host_options(meant.host_uri, is_job=command[:1] == ("job",))
     return " ".join(_shell_word(word) for word in (*PROGRAM, *there, *command))
 
 

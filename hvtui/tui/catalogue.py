@@ -19,6 +19,7 @@ from hvtui.tui.actions import (
     can_open,
     no_vm_at_all,
     on_screen,
+    one_host,
     one_vm,
     several_hosts,
     some_vm_there,
@@ -105,6 +106,12 @@ def _asking(function: str, module: str = "vm_handlers") -> Handler:
     return handler
 
 
+def _whatif(app: HvtuiApp, target: Target) -> None:
+    from hvtui.tui.drain_handlers import show_whatif
+
+    show_whatif(app, target)
+
+
 def _vm(verb: str, key: str, title: str, **rest: Any) -> Action:
     keys = (key,) if key else ()
     rest.setdefault("when", any_vm)
@@ -152,6 +159,10 @@ VM_ACTIONS: tuple[Action, ...] = (
         command="vm paravirtual {name}", help="virtio disks and cards, once its guest has shown its drivers"),
     _vm("paravirtual_now", "", "virtio now", handler=_asking("paravirtual_now", "outside_handlers"),
         command="vm paravirtual --now {name}", help="the same at once: its guest is known to have the drivers"),
+    _vm("move", "m", "move", handler=_asking("move", "move_handlers"), aliases=("migrate",), footer=13,
+        command="vm migrate {name} --to HOST", help="to another host: stars, forecast and plan are shown first"),
+    _vm("move_disks", "", "move disks", handler=_asking("move_disks", "move_handlers"), aliases=("move-storage",),
+        command="vm move-storage {name} --to POOL", help="to another storage pool of its host, running or not"),
     _vm("delete", "D", "delete", handler=_asking("delete"), footer=31, danger=Danger.DESTRUCTIVE,
         command="vm delete {name}", help="disks are kept unless you say otherwise"),
 )  # fmt: skip
@@ -222,6 +233,15 @@ APP_ACTIONS: tuple[Action, ...] = (
     Action(id="app.events", keys=("E",), title="events", handler=_go("events"), aliases=("event",), footer=41,
            command="host events"),
     Action(id="app.host", keys=("H",), title="host", handler=_go("host"), footer=42, command="host show"),
+    Action(id="app.drain", keys=("M",), title="drain/resume", noun="host", when=one_host, footer=9,
+           handler=_asking("drain_or_resume", "drain_handlers"), danger=Danger.DISRUPTIVE,
+           aliases=("host drain", "host resume", "maintenance"), command="host drain NAME",
+           help="empty a host for maintenance, each VM's fate is shown first; or bring its VMs home"),
+    Action(id="app.home", keys=(), title="bring VMs home", noun="host", when=one_host,
+           handler=_asking("come_home", "drain_handlers"), command="host resume NAME",
+           help="those that left when the host was drained and are not back yet"),
+    Action(id="app.whatif", keys=("W",), title="what if", when=several_hosts, handler=_whatif, aliases=("n-1",),
+           command="host whatif", help="a host died now: where each of its VMs would come up (the N-1 light)"),
     Action(id="app.undo", keys=("u",), title="undo", handler=_asking("undo_last", "undo_handlers"), footer=43,
            command="job undo ID", help="take back the last job: of the VM under the cursor, of its set, or of all"),
     Action(id="app.refresh", keys=("f5", "ctrl+r"), title="read again", handler=_refresh),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from textual.content import Content
 
@@ -13,11 +14,12 @@ from host.text import display_width, fit, printable
 from hvtui.outcome_sum import set_sum
 from hvtui.same_as import command_line, set_command_line
 from hvtui.tui import keymap
-from hvtui.tui.actions import action_named
+from hvtui.tui.actions import Target, action_named
 from hvtui.tui.key_words import in_keys
 from hvtui.tui.widgets.charts import bar
 from hvtui.tui.widgets.page import Row, row
 
+_LIVE = "move.live"
 _BAR_CELLS = 14
 _SET_BAR_CELLS = 24
 _MOST_NAMES = 4
@@ -67,6 +69,45 @@ def can_roll_back(job: Job | JobSet) -> bool:
         return job.state.is_over and any(can_roll_back(member) for member in job.jobs)
     made = any(step.has_begun for step in job.steps)
     return made and (job.state is JobState.INTERRUPTED or (job.kept and job.state.is_over))
+
+
+def can_pause(job: Job | JobSet) -> bool:
+    """Some of it waits for its turn."""
+    return any(each.state is JobState.QUEUED for each in (job.jobs if isinstance(job, JobSet) else (job,)))
+
+
+def is_live_move(job: Job | JobSet) -> bool:
+    """A job whose live migration is under way: it can be steered."""
+    step = job.current_step if isinstance(job, Job) and job.state is JobState.RUNNING else None
+    return step is not None and step.verb == _LIVE and step.state is StepState.RUNNING
+
+
+def can_postcopy(job: Job | JobSet) -> bool:
+    """A live migration that was begun with the permission to go on as post-copy."""
+    return is_live_move(job) and isinstance(job, Job) and _live_args(job).get("postcopy") is True
+
+
+def can_go_quick(job: Job | JobSet) -> bool:
+    """A live migration whose plan has Quick Migration to fall back to."""
+    return is_live_move(job) and isinstance(job, Job) and _live_args(job).get("quick_follows") is True
+
+
+def _live_args(job: Job) -> Mapping[str, Any]:
+    return next((step.args for step in job.plan.steps if step.verb == _LIVE), {})
+
+
+def is_stuck(job: Job | JobSet) -> bool:
+    """A live migration that does not come to an end by itself."""
+    step = job.current_step if isinstance(job, Job) else None
+    return is_live_move(job) and step is not None and "does not come to an end" in step.note
+
+
+def stuck_words(job: Job) -> str:
+    """What may be done about a live migration that does not come to an end."""
+    keys = [f"jobs.{verb}" for verb in ("quick", "postcopy", "downtime", "cancel")]
+    ways = [_key_words(each).plain for each in keys if _applies(each, job)]
+    jobs = action_named("app.jobs")
+    return f"does not come to an end · {keymap.shown_key(jobs) if jobs is not None else ''} then {', '.join(ways)}"
 
 
 def can_undo(job: Job) -> bool:
@@ -129,11 +170,15 @@ def waits_alone(job: Job | JobSet) -> bool:
 
 def waiting_words(job: Job) -> str:
     """What a queued job waits for."""
-    return "is cancelled in its turn" if job.cancel_requested else "waits for a free slot"
+    if job.cancel_requested:
+        return "is cancelled in its turn"
+    if job.is_paused:
+        return "paused"
+    return f"waits: {printable(job.waits_for, limit=60)}" if job.waits_for else "waits for a free slot"
 
 
 def _tail(job: Job | JobSet, width: int, now: datetime, last: Job | None = None) -> Content:
-    if isinstance(job, Job) and waits_alone(job):
+    if isinstance(job, Job) and job.state is JobState.QUEUED and (waits_alone(job) or job.is_paused or job.waits_for):
         return Content.styled(f"{waiting_words(job)} ", "$text-muted")
     if not job.state.is_over:
         cells = _BAR_CELLS if width >= 76 else 6
@@ -147,18 +192,34 @@ def _tail(job: Job | JobSet, width: int, now: datetime, last: Job | None = None)
 
 def job_rows(job: Job, *, now: datetime) -> list[Row]:
     """Everything about one job: what went wrong and what to press, the steps with progress, the command."""
-    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), *_state_rows(job, now), row()]
+    rows = [row(printable(job.title, limit=_LONGEST), style="bold", indent=1), *_state_rows(job, now)]
+    rows += [*(_move_rows(job) if job.plan.also_on else ()), row()]
+    above = len(rows)
     if job.error:
         rows.append(row(printable(job.error, limit=_LONGEST), mark="×", style="$text-error"))
     if job.remedy and job.remedy != what_now(job):
         rows.append(row(printable(in_keys(job.remedy), limit=_LONGEST), style="$text-muted"))
     rows += _ways_out_rows(job)
-    if len(rows) > 4:
+    if len(rows) > above:
         rows.append(row())
     rows += [_step_row(step) for step in job.steps]
     command = printable(command_line(job), limit=_LONGEST)
     margin = Content.styled("     same as  ", "$text-muted")
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
+
+
+def _move_rows(job: Job) -> list[Row]:
+    """What can be done with a live move that is under way; of one that is done, its figures beside the forecast."""
+    from hvtui.tui.move_text import figure_rows
+
+    keys = [f"jobs.{verb}" for verb in ("bandwidth", "downtime", "postcopy", "quick", "cancel")]
+    offered = [_key_words(each) for each in keys if _applies(each, job)] if job.state is JobState.RUNNING else []
+    return [row(Content("   ").join(offered), indent=1)] if len(offered) > 1 else figure_rows(job)
+
+
+def _applies(action_id: str, job: Job) -> bool:
+    action = action_named(action_id)
+    return action is not None and action.applies(Target(job=job))
 
 
 def set_rows(job_set: JobSet, *, now: datetime) -> list[Row]:
@@ -222,6 +283,8 @@ def _member_row(job: Job) -> Row:
         note = f" {step.note}" if step.note else ""
         words = f"   {step.index + 1} of {len(job.steps)} {step.title}{share}{note}"
         parts.append((printable(words, limit=_LONGEST), "$text-accent"))
+    elif job.state is JobState.QUEUED:
+        parts.append((f"   {waiting_words(job)}", "$text-muted"))
     elif job.state is not JobState.DONE:
         parts.append((f"   {word}", "$text-muted"))
     return Row(Content.assemble(*parts), Content.styled(f"  {symbol}  ", style))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from host.job_model import Job, JobSet
 from host.plan import Danger
 from hvtui.tui import job_text
-from hvtui.tui.actions import Action, Target, When, always, on_screen, one_template
+from hvtui.tui.actions import Action, Handler, Target, When, always, on_screen, one_template
+
+if TYPE_CHECKING:
+    from hvtui.tui.app import HvtuiApp
 
 
 def _job_that(test: Callable[[Job | JobSet], bool]) -> When:
@@ -17,6 +20,18 @@ def _job_that(test: Callable[[Job | JobSet], bool]) -> When:
         return chosen is not None and test(chosen)
 
     return applies
+
+
+def _tuning(function: str) -> Handler:
+    """A handler of hvtui.tui.tune_handlers."""
+
+    def handler(app: HvtuiApp, target: Target) -> Awaitable[None]:
+        from hvtui.tui import tune_handlers
+
+        rest: Awaitable[None] = getattr(tune_handlers, function)(app, target)
+        return rest
+
+    return handler
 
 
 def _template(verb: str, key: str, title: str, method: str, **rest: Any) -> Action:
@@ -85,11 +100,30 @@ SCREEN_ACTIONS: tuple[Action, ...] = (
         "jobs.undo", ("u",), "undo", noun="job", help="take this job back; the plan is shown first",
         handler=on_screen("undo_job"), footer=4, command="job undo ID",
     ),
+    Action("jobs.pause", ("p",), "pause/resume", noun="job", help="pass a waiting job over until it is resumed",
+           when=_job_that(job_text.can_pause), handler=_tuning("pause"), footer=6, command="job pause ID"),
+    Action("jobs.first", ("f",), "put first", noun="job", help="begin a waiting job before all others",
+           when=_job_that(job_text.can_pause), handler=_tuning("put_first"), footer=7, command="job first ID"),
+    Action("jobs.bandwidth", ("w",), "bandwidth", noun="job", help="limit how fast a move under way may send",
+           when=_job_that(job_text.is_live_move), handler=_tuning("bandwidth"), footer=1,
+           command="job tune ID --bandwidth RATE"),
+    Action("jobs.downtime", ("l",), "downtime limit", noun="job", help="how long the guest may stand still at the end",
+           when=_job_that(job_text.is_live_move), handler=_tuning("downtime"), footer=1,
+           command="job tune ID --downtime TIME"),
+    Action("jobs.postcopy", ("o",), "post-copy", noun="job", danger=Danger.DISRUPTIVE,
+           help="run the guest at the target now, and fetch the rest of its memory",
+           when=_job_that(job_text.can_postcopy), handler=_tuning("postcopy"), footer=1,
+           command="job tune ID --postcopy"),
+    Action("jobs.quick", ("Q",), "quick now", noun="job", danger=Danger.DISRUPTIVE,
+           help="give a live move up and take Quick Migration",
+           when=_job_that(job_text.can_go_quick), handler=_tuning("quick"), footer=1, command="job tune ID --quick"),
     Action("jobs.open", ("enter",), "details", noun="job", help="the job on the whole screen, or the list again",
            when=_job_that(lambda _job: True), handler=on_screen("open_job"), footer=5, command="job show ID"),
     Action("jobs.back", ("escape",), "back", noun="job", handler=on_screen("back"), footer=6),
     Action("events.open", ("enter",), "to the VM", noun="event", handler=on_screen("open_vm"), footer=1),
     Action("events.back", ("escape",), "back", noun="event", handler=on_screen("leave"), footer=2),
+    Action("whatif.refresh", ("f5",), "look again", noun="host", handler=on_screen("read_again"), footer=1),
+    Action("whatif.back", ("escape",), "back", noun="host", handler=on_screen("leave"), footer=2),
     Action("host.back", ("escape",), "back", noun="host", handler=on_screen("leave"), footer=1),
     Action(
         "create.submit", ("ctrl+s",), "create it", noun="vm", help="show the plan, then make the VM",

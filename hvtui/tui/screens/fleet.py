@@ -61,7 +61,7 @@ class FleetScreen(HvtuiScreen):
         self._details_hidden = False
         self._is_puzzled = False
         # A VM that is being made (uuid and host, which may be any), and the one under the cursor before.
-        self._expected: tuple[str, str, str] | None = None
+        self._expected: tuple[str, str, tuple[str, str]] | None = None
         self._tree: HostTree | None = None  # of groups and hosts, where there are several
 
     def body(self) -> Iterable[Widget]:
@@ -117,6 +117,7 @@ class FleetScreen(HvtuiScreen):
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         kvm = snapshot.facts is not None and snapshot.facts.accelerator == "kvm"
+        before = self.grid.current
         by_host = self.hvtui.snapshots.items() if self._tree is not None else ()
         lost = frozenset(name for name, each in by_host if not each.link.is_up)
         self.grid.show(
@@ -124,7 +125,7 @@ class FleetScreen(HvtuiScreen):
         )
         if self._tree is not None and self.hvtui.fleet is not None:
             self._tree.show(self.hvtui.snapshots, self.hvtui.fleet.drained)
-        self._go_to_expected()
+        self._go_to_expected(before)
         welcome = self.query_one(Welcome)
         welcome.show(snapshot)
         if welcome.display != (not snapshot.vms):
@@ -340,17 +341,22 @@ class FleetScreen(HvtuiScreen):
         """Put the cursor on that VM when it comes into the list (of that host, if given), unless the user has moved it
         meanwhile."""
         current = self.grid.current
-        self._expected = (uuid, host_name, current.uuid if current is not None else "")
+        self._expected = (uuid, host_name, current.key if current is not None else ("", ""))
 
-    def _go_to_expected(self) -> None:
+    def _go_to_expected(self, before: Vm | None) -> None:
+        """`before` was under the cursor before the list changed."""
         if self._expected is None:
             return
-        uuid, host_name, before = self._expected
-        current = self.grid.current
-        is_it_itself = current is not None and current.uuid == uuid
-        was_moved = current is not None and before not in {"", current.uuid} and not is_it_itself
-        if was_moved or self.grid.move_to_vm(uuid, host_name):
+        uuid, host_name, then = self._expected
+        was_moved = before is not None and then not in {("", ""), before.key}
+        if was_moved or (self._has_arrived(uuid, host_name) and self.grid.move_to_vm(uuid, host_name)):
             self._expected = None
+
+    def _has_arrived(self, uuid: str, host_name: str) -> bool:
+        """A VM that moves is defined at the target long before it runs there."""
+        those = [vm for vm in self.grid.shown if vm.uuid == uuid]
+        there = [vm for vm in those if host_name in {"", vm.host}]
+        return bool(there) and (there[0].is_active or not any(vm.is_active for vm in those))
 
     def go_to_vm(self, uuid: str, host_name: str = "") -> None:
         """Put the cursor on that VM, clearing a filter and a choice of hosts that hide it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from host.job_model import Job, JobSet, JobState, in_sets
+from host.job_model import Job, JobSet, JobState, JobStep, in_sets
 from host.text import printable
 from hvtui.tui import keymap
 from hvtui.tui.actions import Target, actions_for
-from hvtui.tui.job_text import waiting_words, waits_alone
+from hvtui.tui.job_text import is_live_move, is_stuck, stuck_words, waiting_words, waits_alone
 from hvtui.tui.themes import Palette
 from hvtui.tui.widgets import charts
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
@@ -91,6 +91,10 @@ def _set_spans(job_set: JobSet) -> list[Span]:
 def _job_spans(job: Job) -> list[Span]:
     step = job.current_step
     left: list[Span] = [(f" job {job.id}  ", "dim"), (printable(job.title, limit=40), "text")]
+    if is_stuck(job):
+        return [*left, (f"   {stuck_words(job)}", "warn")]
+    if is_live_move(job) and step is not None:
+        return [*left[:1], (f"{printable(job.title.partition(' (')[0], limit=40)}  ", "text"), *_step_spans(step)]
     if waits_alone(job):
         return [*left, (f"   {waiting_words(job)}", "dim")]
     if len(job.steps) > 1 and step is not None:
@@ -99,8 +103,16 @@ def _job_spans(job: Job) -> list[Span]:
         left += [("   ", "text"), (charts.bar(job.progress, 14), "chart"), (f" {job.progress:4.0%}", "text")]
     note = step.note if step is not None else ""
     if note:
-        left.append((f"   {printable(note, limit=60)}", "dim"))
+        left.append((f"   {printable(note, limit=120)}", "dim"))
     return left
+
+
+def _step_spans(step: JobStep) -> list[Span]:
+    """Phase, what remains, rates and downtime so far are what one wants to see of a move."""
+    share: list[Span] = (
+        [(charts.bar(step.fraction, 6), "chart"), (f" {step.fraction:4.0%}", "text")] if step.fraction else []
+    )
+    return [*share, (f"  {printable(step.note, limit=120)}", "dim")]
 
 
 class Footer(Lines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.timer import Timer
@@ -80,7 +80,8 @@ def crowd_spans(snapshot: Snapshot, crowd: Crowd, *, width: int, now_s: float) -
         left.append((more, "alarm"))
     elif len(crowd.hosts) > 1 and width >= 110:
         left.append((f"  on {printable(crowd.current, limit=30)}", "dim"))
-    return between(left, [*meter_spans(snapshot.load), *light_spans(crowd.light), (" ", "text")], width)
+    load = replace(snapshot.load, disk_total_bytes=None) if lost and width < 110 else snapshot.load  # for want of room
+    return between(left, [*meter_spans(load), *light_spans(crowd.light), (" ", "text")], width)
 
 
 def light_spans(light: NMinusOne | None) -> list[Span]:
