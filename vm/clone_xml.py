@@ -13,6 +13,7 @@ from typing import TypeAlias
 from xml.etree.ElementTree import Element, SubElement
 
 from host.text import printable
+from vm.deploy_xml import NAME_FIELD, kernel_arguments
 from vm.domain_xml import disk_source
 from vm.new_domain_xml import new_mac
 
@@ -20,6 +21,7 @@ Say: TypeAlias = Callable[[str], None]
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 REMOVABLE = frozenset({"cdrom", "floppy"})
+_TINY_NAME = "tiny.hostname="  # vm.tiny_initramfs reads it
 _PORTS = ("serial", "parallel", "console", "channel")
 _ONCE = {"lease": "a lock of another program", "shmem": "memory shared with other programs"}
 
@@ -55,6 +57,7 @@ def make_clone(root: Element, identity: Identity) -> tuple[str, ...]:
 
     _set_identity(root, identity, say)
     _set_firmware(root, identity)
+    _set_host_name(root, identity.name)
     devices = root.find("devices")
     if devices is not None:
         _set_disks(devices, identity)
@@ -115,6 +118,16 @@ def _set_firmware(root: Element, identity: Identity) -> None:
         nvram.text = identity.nvram
     elif nvram is not None and not nvram.attrib and os_element is not None:
         os_element.remove(nvram)  # libvirt chooses the name, and makes it from the firmware's own
+
+
+def _set_host_name(root: Element, name: str) -> None:
+    """The name that a tiny guest gives itself: an argument of its kernel, and nobody else's."""
+    line = root.find("os/cmdline")
+    words = (line.text or "").split(" ") if line is not None else []
+    if line is None or not any(word.startswith(_TINY_NAME) for word in words):
+        return
+    asked = " ".join(f"{_TINY_NAME}{NAME_FIELD}" if word.startswith(_TINY_NAME) else word for word in words)
+    line.text = kernel_arguments(asked, name)
 
 
 # Disks

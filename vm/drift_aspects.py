@@ -19,7 +19,7 @@ Reader = Callable[[Element], str]
 Writer = Callable[[Element, Element], None]  # the VM's root, the expected root
 
 _OS = f"metadata/{{{OSINFO_NAMESPACE}}}libosinfo/{{{OSINFO_NAMESPACE}}}os"
-_LONGEST = 160
+_LONGEST = 1000  # a kernel's command line; who shows it cuts it
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class Format(StrEnum):
 class Column(Generic[Item]):
     """One stable key of a noun: its JSON value, its cell in a table, and its meaning in the reference.
 
-    `extra` columns cost a call a thing (or are long): they are shown only when asked for by name or --details.
+    `extra` columns cost a call a thing (or are long): they are shown only when asked for by name or --details. The
+    cells of a `whole` one are cut at a terminal only.
     """
 
     def __init__(
@@ -51,13 +52,16 @@ class Column(Generic[Item]):
         right: bool = False,
         in_table: bool = False,
         extra: bool = False,
+        whole: bool = False,
     ) -> None:
+        self.whole = whole
         self.key, self.meaning, self.value, self.cell = key, meaning, value, cell
         self.title, self.right, self.in_table, self.extra = title or key.upper(), right, in_table, extra
 
     def text(self, item: Item) -> str:
         """The cell of a table, harmless to show."""
-        return printable(self.cell(item) if self.cell else plain(self.value(item)), limit=CELL_LIMIT)
+        limit = None if self.whole and not sys.stdout.isatty() else CELL_LIMIT
+        return printable(self.cell(item) if self.cell else plain(self.value(item)), limit=limit)
 
 
 def plain(value: Json) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from hvtui.cli.change import change_vms
 from hvtui.cli.chosen import chosen_vms
 from hvtui.cli.grammar import LIBRARY_HELP, names_argument, option, verb
-from hvtui.cli.output import Column, Format, complain, narrate, write_list
+from hvtui.cli.output import CELL_LIMIT, Column, Format, complain, narrate, write_list
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
@@ -59,13 +60,39 @@ def diff(
     return code or (DIFFERS if check and rows else 0)
 
 
+COMMON_KEPT = 12  # characters of what both begin with, where the difference would be cut off
+
+
+def _cell(text: str, other: str) -> str:
+    """`text` for a table: at a terminal, what both begin with goes where the difference would not be seen else."""
+    if not sys.stdout.isatty() or len(text) <= CELL_LIMIT:
+        return text
+    pairs = zip(text, other, strict=False)
+    common = next((place for place, (one, two) in enumerate(pairs) if one != two), min(len(text), len(other)))
+    return f"…{text[common - COMMON_KEPT :]}" if common > CELL_LIMIT // 2 else text
+
+
 COLUMNS: tuple[Column[tuple[Vm, Difference]], ...] = (
     Column("vm", "The VM's name.", lambda row: row[0].name, in_table=True),
     Column("uuid", "Its UUID.", lambda row: row[0].uuid),
     Column("key", "What `vm align --only` takes.", lambda row: row[1].key, in_table=True),
     Column("what", "The same in words.", lambda row: row[1].title),
-    Column("expected", "What template and profile say.", lambda row: row[1].expected, in_table=True),
-    Column("found", "What the VM has.", lambda row: row[1].found, in_table=True),
+    Column(
+        "expected",
+        "What template and profile say.",
+        lambda row: row[1].expected,
+        lambda row: _cell(row[1].expected, row[1].found),
+        in_table=True,
+        whole=True,
+    ),
+    Column(
+        "found",
+        "What the VM has.",
+        lambda row: row[1].found,
+        lambda row: _cell(row[1].found, row[1].expected),
+        in_table=True,
+        whole=True,
+    ),
     Column("can_align", "Whether `vm align` changes it.", lambda row: row[1].can_align, in_table=True),
     Column("why_not", "Why it does not.", lambda row: row[1].why_not or None),
 )

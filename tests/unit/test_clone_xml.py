@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from xml.etree.ElementTree import SubElement
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +133,18 @@ def test_cloning_twice_gives_the_same(tags, kind):
     once = to_text(root)
     make_clone(root, NEW)
     assert to_text(root) == once
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("twin", "quiet tiny.hostname=twin panic=-1"), ("no host name", "quiet panic=-1")],
+)
+def test_a_tiny_guest_gets_the_name_of_the_clone_on_its_kernels_command_line(name, line):
+    root = parse(ORIGIN.format(devices=""))
+    system = root.find("os")
+    for text, expected in (("quiet tiny.hostname=origin panic=-1", line), ("hostname=origin", "hostname=origin")):
+        for old in system.findall("cmdline"):
+            system.remove(old)
+        SubElement(system, "cmdline").text = text
+        make_clone(root, replace(NEW, name=name))
+        assert root.findtext("os/cmdline") == expected
