@@ -24,7 +24,7 @@ from vm import deploy_steps, host_files  # deploy_steps registers the verb of a 
 from vm.create_steps import or_none, settle
 from vm.disk_uses import read_world, why_kept
 from vm.domain_xml import disk_source, parse
-from vm.move_sides import look, look_at, wait_until_quiet
+from vm.move_sides import has_left, look, look_at, wait_until_quiet
 
 __all__ = ["at_target", "deploy_steps", "refuse_where_the_guest_is"]
 
@@ -39,9 +39,9 @@ def at_target(ctx: StepContext, args: Args) -> StepContext:
 
 
 def refuse_where_the_guest_is(ctx: StepContext, args: Args) -> None:
-    """For rollbacks. Raises WrongState when the guest is at the target, ConnectionLost when that cannot be told."""
-    there = look_at(ctx.peer(args["target"]), args)
-    if there.is_active:
+    """For rollbacks. Raises WrongState when the VM is at the target, ConnectionLost when that cannot be told."""
+    here, there = look(ctx, args)
+    if there.is_active or has_left(here, there):
         raise WrongState(
             f"it is at {printable(args['target_name'])} already, and what it needs there stays",
             about=args["name"],

@@ -47,11 +47,12 @@ def parameters_of(args: Args, domain: Any) -> dict[str, Any]:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = mib_a_second(args["bandwidth_bytes_s"])
     if args["connections"] > 1:
         parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = args["connections"]
+    if args["persistent"]:
+        # With the mark: a switch-over whose end libvirt does not learn of goes back, and leaves this at the target.
+        definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | _SECURE)
+        parameters[libvirt.VIR_MIGRATE_PARAM_PERSIST_XML] = fitted(definition, args["copies"], mark=args["mark"])
     if args["copies"]:
         current = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | _SECURE)
         parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = fitted(current, args["copies"])
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [copy["target"] for copy in args["copies"]]
-        if args["persistent"]:
-            definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | _SECURE)
-            parameters[libvirt.VIR_MIGRATE_PARAM_PERSIST_XML] = fitted(definition, args["copies"])
     return parameters

@@ -24,7 +24,7 @@ from vm.move_figures import actual_figures
 from vm.move_flags import flags_of, parameters_of
 from vm.move_model import Stuck
 from vm.move_progress import BANDWIDTH, DOWNTIME, POSTCOPY, QUICK, Moment, grant, moment_of, words_of
-from vm.move_sides import NO_DOMAIN, Side, look, look_at, statistics_of, wait_until_quiet
+from vm.move_sides import NO_DOMAIN, Side, has_left, look, look_at, statistics_of, wait_until_quiet
 from vm.move_steps import back, boot_id, refuse_after_hand_over, refuse_two
 
 _POLL_S = 0.2
@@ -36,9 +36,13 @@ _NO_JOB = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAI
 
 def _live(ctx: StepContext, args: Args) -> Result:
     here, there = look(ctx, args)
+    if there.is_held and not here.is_migrating:
+        here, there = _quiet(ctx, args)  # what a killed process began is just beginning, or ending
     refuse_two(args, here, there)
     if not here.is_migrating and there.has_guest:
         return _arrived(ctx, args, here, Moment())
+    if has_left(here, there):
+        return {"handed_over": True}  # and its guest has ended there
     if not here.is_active:
         raise WrongState("it is not running any more", about=args["name"], remedy="Move it offline (--kind offline)")
     if here.is_held and not here.is_migrating:
@@ -51,6 +55,8 @@ def _live(ctx: StepContext, args: Args) -> Result:
     refuse_two(args, here, there)
     if there.has_guest:
         return _arrived(ctx, args, here, watch.moment, before=before)
+    if has_left(here, there):
+        return {"handed_over": True, **_last(watch.moment)}
     return _stayed(ctx, args, here, watch, call)
 
 

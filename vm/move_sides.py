@@ -8,7 +8,8 @@ changes nothing but that element.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -16,7 +17,7 @@ from xml.etree.ElementTree import Element, SubElement
 import libvirt
 
 from host.connection import Host
-from host.errors import Busy
+from host.errors import Busy, HvtuiError
 from host.steps import Args, StepContext
 from vm.create_steps import or_none
 from vm.domain_xml import parse, to_text
@@ -25,7 +26,9 @@ MOVE_NAMESPACE = "https://hvtui.org/xmlns/move/1"
 MOVE_ELEMENT = f"{{{MOVE_NAMESPACE}}}move"
 NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
 _POLL_S = 0.2
+_LOOKS = 10
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
+_HELD = frozenset({libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP})
 _MOVES: frozenset[int] = frozenset(
     {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
 )
@@ -33,8 +36,8 @@ _MOVES: frozenset[int] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The VM on one host. `mark` is that of the move which made its definition there; `is_held`: a migration
-    keeps it paused (its memory is still coming in, or it is just changing hands); `is_migrating`: libvirt moves it."""
+    """The VM on one host. `mark` is that of the move which made its definition there; `is_held`: libvirt keeps it
+    paused (its memory is still to come in, or it is just changing hands); `is_migrating`: libvirt moves it."""
 
     is_there: bool = False
     is_active: bool = False
@@ -52,9 +55,23 @@ class Side:
         return self.is_active and not self.is_held
 
 
+def has_left(here: Side, there: Side) -> bool:
+    """Whether the VM has changed hosts for good, also where its guest has ended since: the source's definition goes
+    last, so what the target has is the only one."""
+    return there.is_there and not here.is_there
+
+
 def look(ctx: StepContext, args: Args) -> tuple[Side, Side]:
-    """The VM at the source and at the target. Raises ConnectionLost where either does not answer."""
-    return look_at(ctx.host, args), look_at(ctx.peer(args["target"]), args)
+    """The VM at the source and at the target. Raises ConnectionLost where either does not answer.
+
+    One that libvirt moves by itself may change hosts between the two looks, and seem to be on both: only one that stays
+    on both is."""
+    for _ in range(_LOOKS):
+        here, there = look_at(ctx.host, args), look_at(ctx.peer(args["target"]), args)
+        if not (here.has_guest and there.has_guest):
+            break
+        time.sleep(_POLL_S)
+    return here, there
 
 
 def look_at(host: Host, args: Args) -> Side:
@@ -76,21 +93,29 @@ def look_at(host: Host, args: Args) -> Side:
 
 def side_of(domain: Any) -> Side:
     """What is known of a domain that is there. Raises libvirtError."""
-    is_active, is_persistent = bool(domain.isActive()), bool(domain.isPersistent())
-    state, reason = domain.state(0)
+    is_persistent = bool(domain.isPersistent())
+    is_active, (state, reason) = _life_of(domain)
     is_migrating = is_active and is_moved(domain)
     return Side(
         is_there=True,
         is_active=is_active,
         is_running=state == libvirt.VIR_DOMAIN_RUNNING,
-        is_held=state == libvirt.VIR_DOMAIN_PAUSED
-        and (reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION or (is_migrating and _is_coming(domain))),
+        is_held=state == libvirt.VIR_DOMAIN_PAUSED and (reason in _HELD or (is_migrating and _is_coming(domain))),
         is_migrating=is_migrating,
         is_persistent=is_persistent,
         has_saved_state=bool(domain.hasManagedSaveImage(0)),
         autostart=is_persistent and bool(domain.autostart()),
         mark=mark_of(domain) if is_persistent else "",
     )
+
+
+def _life_of(domain: Any) -> tuple[bool, tuple[int, int]]:
+    """Whether it is active, and its state with the reason, of one moment: two calls, between which it may end."""
+    for _ in range(_LOOKS):
+        is_active, state = bool(domain.isActive()), tuple(domain.state(0))
+        if bool(domain.isActive()) == is_active and tuple(domain.state(0)) == state:
+            break
+    return is_active, (state[0], state[1])
 
 
 def is_moved(domain: Any) -> bool:
@@ -116,6 +141,16 @@ def statistics_of(domain: Any) -> Mapping[str, Any]:
             raise
         return {}
     return found if found.get("type", 0) != libvirt.VIR_DOMAIN_JOB_NONE else {}
+
+
+@contextmanager
+def behind_the_hand_over() -> Iterator[None]:
+    """For steps behind the moment when the VM changes hands: an error takes nothing back, the job is restarted."""
+    try:
+        yield
+    except HvtuiError as error:
+        error.keeps = True
+        raise
 
 
 # The mark

@@ -22,12 +22,25 @@ from vm.create_steps import or_none, settle
 from vm.domain_xml import disk_source, parse, to_text
 from vm.move_checks_disks import emptied
 from vm.move_model import MoveDraft, MoveKind
-from vm.move_sides import NO_DOMAIN, Side, look, look_at, mark_of, side_of, unmark, wait_until_quiet
+from vm.move_sides import (
+    NO_DOMAIN,
+    Side,
+    has_left,
+    look,
+    look_at,
+    mark_in,
+    mark_of,
+    side_of,
+    unmark,
+    wait_until_quiet,
+    with_mark,
+)
 from vm.move_state_places import is_shared
 from vm.move_xml import fitted
 
 QUIET_S = 120.0  # for a migration that a killed process began, and that nobody follows
 SEEN_S = 30.0
+_OFF_S = 3.0  # how long it is seen off before it is taken for off
 _POLL_S = 0.2
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
 _SECURE = libvirt.VIR_DOMAIN_XML_SECURE
@@ -267,9 +280,9 @@ def undefine(domain: Any, *, keep_nvram: bool = False) -> None:
 
 
 def refuse_after_hand_over(ctx: StepContext, args: Args) -> None:
-    """For rollbacks. Raises WrongState when the guest is at the target: nothing is taken back then."""
-    there = look_at(ctx.peer(args["target"]), args)
-    if there.has_guest:
+    """For rollbacks. Raises WrongState when the VM is at the target: nothing is taken back then."""
+    here, there = look(ctx, args)
+    if there.has_guest or has_left(here, there):
         raise WrongState(
             f"it has been moved: it is on {printable(args['target_name'])}",
             about=args["name"],
@@ -284,21 +297,30 @@ def refuse_after_hand_over(ctx: StepContext, args: Args) -> None:
 def _finish(ctx: StepContext, args: Args) -> Result:
     here, there = wait_until_quiet(ctx, args, patience_s=QUIET_S)
     refuse_two(args, here, there)
-    there = _seen(ctx, args)
+    there = _seen(ctx, args, here)
     if here.is_active:
         raise lost_between(args, "libvirt still shows it at the source", keeps=True)
     if args["persistent"]:
         _settle_target(ctx, args)
         _remove_source(ctx, args)
+    if args["running"] and not there.is_active:
+        return {"boot_id": "", "warning": f"it is off: its guest ended on {printable(args['target_name'])}"}
     return {"boot_id": boot_id(ctx.peer(args["target"]), args) if args["running"] else ""}
 
 
-def _seen(ctx: StepContext, args: Args) -> Side:
-    """The VM at the target as it shall be there. Raises HvtuiError when it is not."""
-    until_s = time.monotonic() + SEEN_S
+def _seen(ctx: StepContext, args: Args, here: Side) -> Side:
+    """The VM at the target as it shall be there, or off where its guest has ended since it changed hosts. Raises
+    HvtuiError when it is not."""
+    began_s = time.monotonic()
+    until_s, off_until_s = began_s + SEEN_S, began_s + (_OFF_S if args["running"] else 0.0)
     while True:
         there = look_at(ctx.peer(args["target"]), args)
-        if there.has_guest if args["running"] else there.is_there and there.is_persistent:
+        if args["running"] and there.has_guest:
+            return there
+        is_off = there.is_persistent and not there.is_active and not here.is_active
+        if is_off and time.monotonic() >= off_until_s:
+            return there
+        if not args["running"] and there.is_persistent:
             return there
         if time.monotonic() > until_s:
             raise lost_between(args, "it was not seen there", keeps=True)
@@ -320,6 +342,21 @@ def _settle_target(ctx: StepContext, args: Args) -> None:
         unmark(connection, domain, args["mark"])
         if args["autostart"] and not domain.autostart():
             domain.setAutostart(1)
+
+
+def _unfinish(ctx: StepContext, args: Args, result: Result | None) -> None:
+    """The definition at the target is the move's again, for the rollback of `move.define`."""
+    settle(result)
+    refuse_after_hand_over(ctx, args)
+    with ctx.peer(args["target"]).calls("take back the definition of", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+        if domain is None or domain.isActive():
+            return
+        if domain.autostart():
+            domain.setAutostart(0)
+        root = parse(domain.XMLDesc(_INACTIVE | _SECURE))
+        if not mark_in(root):
+            connection.defineXML(to_text(with_mark(root, args["mark"])))
 
 
 def _remove_source(ctx: StepContext, args: Args) -> None:
@@ -377,4 +414,4 @@ register(StepVerb("move.check", _check, None, _nothing, without_vm=True))
 register(StepVerb("move.share", _share, None, _nothing, without_vm=True))
 register(StepVerb("move.eject", _eject, _insert, _nothing, without_vm=True))
 register(StepVerb("move.define", _define, _undefine, back, without_vm=True))
-register(StepVerb("move.finish", _finish, None, back, without_vm=True))
+register(StepVerb("move.finish", _finish, _unfinish, back, without_vm=True, hands_over=lambda _result: True))
