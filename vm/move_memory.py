@@ -63,14 +63,35 @@ class Stop:
 
     at_s: float
     boot: str
+    was_running: bool
 
 
-def note_stop(args: Args) -> None:
-    """Remember that the guest stops now."""
-    path = _path(args)
+def note_stop(args: Args, *, is_running: bool) -> None:
+    """Remember that the guest stops now, and whether it runs until then (it may be paused)."""
+    _note(_path(args), f"{now_s()!r} {_boot()} {is_running:d}")
+
+
+def note_life(args: Args) -> None:
+    """Remember that the guest goes on at the target now. From here on its disks leave its saved memory behind, which
+    would destroy them if it were restored again."""
+    _note(_life_path(args), _boot())
+
+
+def has_lived(args: Args) -> bool:
+    """Whether the guest has gone on at the target, wherever it is by now."""
+    return _life_path(args).exists()
+
+
+def was_running(args: Args) -> bool:
+    """Whether the guest ran when it was saved. False when nobody noted that on this machine."""
+    stop = _read_stop(args)
+    return stop is not None and stop.was_running
+
+
+def _note(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(f"{now_s()!r} {_boot()}", encoding="ascii")
+    temporary = path.with_suffix(f"{path.suffix}.new")
+    temporary.write_text(text, encoding="ascii")
     temporary.replace(path)
 
 
@@ -85,6 +106,7 @@ def stood_still_s(args: Args) -> float | None:
 def forget_stop(args: Args) -> None:
     """The move is over."""
     _path(args).unlink(missing_ok=True)
+    _life_path(args).unlink(missing_ok=True)
 
 
 def now_s() -> float:
@@ -94,8 +116,8 @@ def now_s() -> float:
 
 def _read_stop(args: Args) -> Stop | None:
     try:
-        at, _, boot = _path(args).read_text(encoding="ascii").partition(" ")
-        return Stop(float(at), boot)
+        at, boot, is_running = _path(args).read_text(encoding="ascii").split(" ")
+        return Stop(float(at), boot, is_running == "1")
     except (OSError, ValueError):
         return None
 
@@ -106,3 +128,7 @@ def _boot() -> str:
 
 def _path(args: Args) -> Path:
     return state_directory() / "moves" / os.path.basename(f"{args['mark']}.stop")  # noqa: PTH119 - a name, no path
+
+
+def _life_path(args: Args) -> Path:
+    return _path(args).with_suffix(".life")

@@ -26,6 +26,7 @@ from vm.move_sides import NO_DOMAIN, Side, look, look_at, statistics_of, wait_un
 from vm.move_xml import fitted
 
 _POLL_S = 0.2
+_NOT_RUNNING = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
 _PATIENCE_S = 3600.0  # for libvirt to end what a killed process asked for
 _NEVER_RAN_S = 20.0
 _TARGET_BACK_S = 20.0
@@ -105,7 +106,7 @@ def _wait_for_a_save(ctx: StepContext, args: Args) -> bool:
 def _save_once(ctx: StepContext, args: Args) -> HvtuiError | None:
     """Save it; returns what went wrong. Raises Cancelled when the user cancelled and it runs on."""
     move_memory.remove_file(ctx, args["path"], mark=args["mark"])  # what was begun and not finished
-    move_memory.note_stop(args)
+    move_memory.note_stop(args, is_running=look_at(ctx.host, args).is_running)
     call = _Call(ctx, args, "save", lambda connection: _look_up(connection, args).saveFlags(args["path"], None, 0))
     cancelled = False
     while not call.wait(_POLL_S):
@@ -263,24 +264,47 @@ def _drop_carried(ctx: StepContext, args: Args, result: Result | None) -> None:
 
 def _restore(ctx: StepContext, args: Args) -> Result:
     there = _wait_for_a_restore(ctx, args)
-    if there.is_active:
+    if there.is_active and _goes_on(ctx, args):
         return _arrived(args)
+    if move_memory.has_lived(args):
+        return {"handed_over": True}  # and its guest has ended there: what it had in memory is out of date
     ctx.raise_if_cancelled()
     if args.get("fallback") and not _is_saved(ctx, args):
         return {"handed_over": False}
     _refuse_twice(ctx, args)
     xml = _fitted_image(ctx, args)
     ctx.progress(None, f"restoring it at {printable(args['target_name'])}")
-    call = _Call(
-        at_target(ctx, args), args, "restore", lambda connection: connection.restoreFlags(args["target_path"], xml, 0)
-    )
+    call = _Call(at_target(ctx, args), args, "restore", lambda connection: _restore_and_go_on(connection, args, xml))
     while not call.wait(_POLL_S):
         ctx.progress(None, f"restoring it at {printable(args['target_name'])}")
     stood_still_s = move_memory.stood_still_s(args)
     there = _look_at_target(ctx, args) if call.error is None else _wait_for_a_restore(ctx, args)
-    if not there.is_active:
+    if not there.is_active or not _goes_on(ctx, args):
         raise call.error or HvtuiError("it went off as soon as it was restored", about=args["name"])
     return _arrived(args, stood_still_s=stood_still_s)
+
+
+def _restore_and_go_on(connection: Any, args: Args, xml: str | None) -> None:
+    """In two parts: a guest that was only loaded has not run, and may be restored once more after any loss; of one that
+    goes on the note is there first."""
+    is_running = move_memory.was_running(args)
+    connection.restoreFlags(args["target_path"], xml, libvirt.VIR_DOMAIN_SAVE_PAUSED if is_running else 0)
+    move_memory.note_life(args)
+    if is_running:
+        _look_up(connection, args).resume()
+
+
+def _goes_on(ctx: StepContext, args: Args) -> bool:
+    """Let a guest go on that was restored and not resumed. False when there is none after all: a libvirtd that was
+    killed shows for a moment after its start what it is about to end. It answers this question only afterwards."""
+    with at_target(ctx, args).calls("resume", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+        if domain is None or or_none(domain.memoryStats, missing=_NOT_RUNNING) is None:
+            return False
+        move_memory.note_life(args)
+        if move_memory.was_running(args) and domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
+    return True
 
 
 def _arrived(args: Args, *, stood_still_s: float | None = None) -> Result:
@@ -324,6 +348,8 @@ def _wait_for_a_restore(ctx: StepContext, args: Args) -> Side:
         if not there.is_active or not _is_loading(ctx, args):
             return there
         if not _has_job(ctx, args) and time.monotonic() > loading_until_s:
+            if move_memory.has_lived(args):
+                return there
             with at_target(ctx, args).calls("end what never ran of", args["name"]) as connection:
                 _look_up(connection, args).destroy()
         if time.monotonic() > until_s:
@@ -370,7 +396,7 @@ def _is_at_target(args: Args) -> WrongState:
 
 def _refuse_rollback(ctx: StepContext, args: Args, result: Result | None) -> None:
     settle(result)
-    if _wait_for_a_restore(ctx, args).is_active:
+    if _wait_for_a_restore(ctx, args).is_active or move_memory.has_lived(args):
         raise _is_at_target(args)
 
 
@@ -394,7 +420,11 @@ for _verb in (
     StepVerb("move.save", _save, _bring_back, lambda _args, _result: None),
     StepVerb("move.carry", _carry, _drop_carried, lambda _args, _result: None),
     StepVerb(
-        "move.restore", _restore, _refuse_rollback, lambda args, _result: f"move it back to {args['source_name']}"
+        "move.restore",
+        _restore,
+        _refuse_rollback,
+        lambda args, _result: f"move it back to {args['source_name']}",
+        hands_over=lambda result: result.get("handed_over") is True,
     ),
     StepVerb("move.drop-save", _drop, None, lambda _args, _result: None, without_vm=True),
 ):
