@@ -25,6 +25,7 @@ from hvtui.cli import (  # noqa: E402 - the path above comes first
     streaming,
     template,
     vm,
+    vm_origin,
     vm_place,
 )
 from hvtui.cli.grammar import COMMON, HELP, Noun  # noqa: E402
@@ -129,7 +130,7 @@ def page() -> str:
     for name, noun in _commands(root):
         parts += _noun(name, noun) if isinstance(noun, Noun) else [_verb(name, noun)]
     parts += ["## JSON keys\n", "They are stable: keys may be added, none is renamed or removed.\n"]
-    parts += ["### A VM (`vm list`, `vm show`)\n", _columns(vm.COLUMNS)]
+    parts += ["### A VM (`vm list`, `vm show`)\n", _columns(vm.COLUMNS), _rows([(vm_origin.KEY, vm_origin.MEANING)])]
     parts += [
         "\nThose marked * cost a call a VM: `vm list` leaves them out unless named in --columns or with --details.\n"
         "CPU, disk and network rates take two readings of the counters: `vm watch --once` tells them, no list does.\n"

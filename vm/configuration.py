@@ -58,6 +58,8 @@ class VmConfig:
     graphics: tuple[str, ...] = ()  # "vnc 127.0.0.1:5900", "vnc socket"
     host_devices: int = 0
     pending_changes: bool = False  # live and next-boot configuration differ
+    next_memory_bytes: int = 0  # what the next boot gets, where that is something else; so with the vCPUs
+    next_vcpus: int = 0
     template: str = ""  # the one that it was made from, and whether its disks are overlays on that one's
     is_linked: bool = False
 

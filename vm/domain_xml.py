@@ -14,7 +14,7 @@ This module calls no libvirt function and defines nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn
 from xml.etree import ElementTree
@@ -134,6 +134,7 @@ def read_config(xml: str, *, inactive_xml: str | None = None) -> VmConfig:
     """What the domain XML says. `inactive_xml`, the next boot's configuration, tells whether changes are pending.
     Raises UsageError for malformed XML; values that are no numbers read as 0."""
     root = _parsed(xml)
+    following = _parsed(inactive_xml) if inactive_xml is not None else None
     memory_max = _bytes(root.find("memory"))
     vcpu = root.find("vcpu")
     channel = root.find(f"devices/channel/target[@name='{AGENT_CHANNEL}']")
@@ -149,9 +150,9 @@ def read_config(xml: str, *, inactive_xml: str | None = None) -> VmConfig:
         machine=_attribute(root.find("os/type"), "machine"),
         firmware=_firmware(root),
         cpu_mode=_attribute(root.find("cpu"), "mode"),
-        memory_bytes=_bytes(root.find("currentMemory")) or memory_max,
+        memory_bytes=_memory_of(root),
         memory_max_bytes=memory_max,
-        vcpus=_integer(_attribute(vcpu, "current")) or _integer(_text(vcpu)),
+        vcpus=_vcpus_of(root),
         vcpus_max=_integer(_text(vcpu)),
         disks=tuple(_disk(disk) for disk in root.iterfind("devices/disk")),
         nics=tuple(_nic(nic) for nic in root.iterfind("devices/interface")),
@@ -163,10 +164,27 @@ def read_config(xml: str, *, inactive_xml: str | None = None) -> VmConfig:
         has_tpm=root.find("devices/tpm") is not None,
         graphics=tuple(_graphics(each) for each in root.iterfind("devices/graphics")),
         host_devices=len(root.findall("devices/hostdev")) + len(root.findall("devices/interface[@type='hostdev']")),
-        pending_changes=inactive_xml is not None and has_pending_changes(root, _parsed(inactive_xml)),
+        pending_changes=following is not None and has_pending_changes(root, following),
+        next_memory_bytes=_at_next_boot(_memory_of, root, following),
+        next_vcpus=_at_next_boot(_vcpus_of, root, following),
         template=_attribute(template, "name"),
         is_linked=_attribute(template, "linked") == "yes",
     )
+
+
+def _at_next_boot(read: Callable[[Element], int], root: Element, following: Element | None) -> int:
+    """What the next boot gets, 0 where that is the same."""
+    then = read(following) if following is not None else 0
+    return then if then != read(root) else 0
+
+
+def _memory_of(root: Element) -> int:
+    return _bytes(root.find("currentMemory")) or _bytes(root.find("memory"))
+
+
+def _vcpus_of(root: Element) -> int:
+    vcpu = root.find("vcpu")
+    return _integer(_attribute(vcpu, "current")) or _integer(_text(vcpu))
 
 
 def tags_of(root: Element) -> tuple[str, ...]:

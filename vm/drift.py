@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import libvirt
@@ -29,6 +28,7 @@ from vm.domain_xml import parse, to_text
 from vm.drift_aspects import Difference
 from vm.model import Vm
 from vm.new_domain_xml import NewDisk
+from vm.origin import backing_of
 from vm.profile_model import GuestProfile, HardwareProfile
 from vm.template_mark import TemplateMark, template_of
 from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Template
@@ -208,23 +208,11 @@ def _notes(host: Host, found: Element, mark: TemplateMark, template: Template) -
     image = template.image(ImageRole.DISK)
     files = drift_aspects.disk_files(found)
     if mark.linked and image is not None and files:
-        backing = _backing(host, files[0])
+        with host.calls("look at the disk", files[0]) as connection:
+            backing = backing_of(connection, files[0])
         if backing is not None and backing.rpartition("/")[2] != image.volume:
             told = printable(backing, limit=120) or "nothing"
             notes.append(f"its first disk builds on {told}, not on {name}'s {image.volume}")
     if any("-seed" in file.rpartition("/")[2] for file in files):
         notes.append("its seed is still there, and may hold secrets: take it away with 'hvtui vm unseed'")
     return tuple(notes)
-
-
-def _backing(host: Host, path: str) -> str | None:
-    """The file that a volume builds on, empty for none; None where no pool knows the volume."""
-    with host.calls("look at the disk", path) as connection:
-        volume: Any
-        try:
-            volume = connection.storageVolLookupByPath(path)
-            return parse(volume.XMLDesc(0), root="volume").findtext("backingStore/path", "")
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
-                raise
-            return None

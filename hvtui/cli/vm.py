@@ -182,6 +182,24 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column("tpm", "True when it has a TPM.", _config(lambda c: c.has_tpm), extra=True),
     Column("graphics", "Where its screen is reached.", _config(lambda c: list(c.graphics)), extra=True),
     Column("host_devices", "Devices of the host given to it.", _config(lambda c: c.host_devices), extra=True),
+    Column("template", "The template that it was made from.", _config(lambda c: c.template), extra=True),
+    Column(
+        "memory_next_start_bytes",
+        "The memory that its next start gets, where that is not what it has now.",
+        _config(lambda c: c.next_memory_bytes or None),
+        _size(lambda vm: vm.config.next_memory_bytes if vm.config else None),
+        title="NEXT MEMORY",
+        right=True,
+        extra=True,
+    ),
+    Column(
+        "vcpus_next_start",
+        "The virtual CPUs that its next start gets, where these are not those of now.",
+        _config(lambda c: c.next_vcpus or None),
+        title="NEXT CPUS",
+        right=True,
+        extra=True,
+    ),
     Column(
         "pending_changes",
         "True when the next boot of a running VM differs from what runs.",
@@ -190,6 +208,7 @@ COLUMNS: tuple[Column[Vm], ...] = (
     ),
 )
 MANY_COLUMNS = ("host", *(column.key for column in COLUMNS if column.in_table))
+_OF_THE_NEXT_BOOT = frozenset({"pending_changes", "memory_next_start_bytes", "vcpus_next_start"})
 EXTRA = frozenset(column.key for column in COLUMNS if column.extra)
 
 
@@ -214,7 +233,7 @@ def list_(session: Session, names: tuple[str, ...], details: bool) -> int:
         session,
         names,
         config=details or not EXTRA.isdisjoint(keys),
-        pending=details or "pending_changes" in keys,
+        pending=details or not _OF_THE_NEXT_BOOT.isdisjoint(keys),
         addresses=details or "addresses" in keys,
     )
     if not vms and session.output is Format.TABLE:
@@ -243,12 +262,16 @@ def _listed(session: Session, names: tuple[str, ...], **what: bool) -> tuple[tup
 
 @verb("show", names_argument(required=True), text="Show everything about VMs, also what only their XML says.")
 def show(session: Session, names: tuple[str, ...]) -> int:
-    columns = choose(COLUMNS, session.columns) or COLUMNS
+    from hvtui.cli.vm_origin import KEY, made_from_column, read_origins
+
+    chosen = choose((*COLUMNS, made_from_column({})), session.columns)
     vms, code = _listed(session, names, config=True, pending=True, addresses=True, agents=True)
+    is_wanted = not chosen or any(column.key == KEY for column in chosen)
+    columns = (*COLUMNS, made_from_column(read_origins(session, vms) if is_wanted else {}))
     if session.output is not Format.TABLE:
-        write_list(vms, COLUMNS, output=session.output, chosen=session.columns, details=True)
+        write_list(vms, columns, output=session.output, chosen=session.columns, details=True)
     else:
-        _write_blocks(vms, columns)
+        _write_blocks(vms, choose(columns, session.columns) or columns)
     return code
 
 

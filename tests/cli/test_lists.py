@@ -188,7 +188,7 @@ def test_show_tells_what_only_the_xml_says(hv: Command) -> None:
     assert shown["description"] == "Serves the shop.\nAsk Alice."
     assert shown["disks"][0]["target"] == "vda"
     assert shown["tags"] == ["web", "prod"]
-    assert set(shown) == {column.key for column in vm_commands.COLUMNS}
+    assert set(shown) == {column.key for column in vm_commands.COLUMNS} | {"made_from"}
     text = hv("vm", "show", "web-01").out
     assert "Serves the shop.\\nAsk Alice." in text
 

@@ -15,6 +15,7 @@ from tests.support import new_vms
 from vm import deploy, drift, inventory, profile_store
 from vm.deploy_request import DeployRequest
 from vm.domain_xml import parse, read_config, set_tags, to_text
+from vm.origin import read_origin
 from vm.profile_model import GuestProfile, HardwareProfile, ProfileNic, Topology
 from vm.template_model import ImageRole, Library, Template, TemplateImage
 
@@ -291,3 +292,22 @@ def test_an_unknown_key_is_answered_with_the_nearest(host, web):
     with pytest.raises(UsageError) as caught:
         drift.plan_align(host, web(), drift.compare(host, web()), ["memry"])
     assert "memory" in caught.value.remedy
+
+
+def test_what_a_vm_was_made_of_is_known_with_the_job_that_made_it(host, journal):
+    vm = deployed(host, journal, replace(WEB, memory_bytes=192 * MIB))
+    found = read_origin(host, vm(), journal)
+    assert found.template is not None
+    assert (found.template.name, found.template.revision, found.template.hardware_profile) == ("debian", 3, "web")
+    assert found.template.settings == ("memory=192M",)
+    assert found.job_title == "Deploy web-01 from debian"
+    assert found.made_at is not None
+    assert read_origin(host, vm()).job is None
+
+
+def test_of_a_vm_that_somebody_else_made_nothing_is_known(host, web, journal):
+    connection = host.connection()
+    connection.defineXML(
+        "<domain type='test'><name>alien</name><memory>1024</memory><os><type>hvm</type></os></domain>"
+    )
+    assert not read_origin(host, inventory.find(host, "alien"), journal).is_known
