@@ -16,7 +16,7 @@ from typing import Any
 import libvirt
 
 from host import volume_copy, volumes
-from host.errors import Conflict, HvtuiError, NotFound, UsageError, WrongState
+from host.errors import Conflict, NotFound, UsageError, WrongState
 from host.qcow2_header import HEAD_BYTES, backing_name, cluster_bytes, rebased
 from host.steps import Args, Result, StepContext, StepVerb, register, verb_named
 from host.text import printable
@@ -24,7 +24,7 @@ from vm import deploy_steps, host_files  # deploy_steps registers the verb of a 
 from vm.create_steps import or_none, settle
 from vm.disk_uses import read_world, why_kept
 from vm.domain_xml import disk_source, parse
-from vm.move_sides import has_left, look, look_at, wait_until_quiet
+from vm.move_sides import behind_the_hand_over, has_left, look, look_at, wait_until_quiet
 
 __all__ = ["at_target", "deploy_steps", "refuse_where_the_guest_is"]
 
@@ -212,11 +212,8 @@ def remove_images(ctx: StepContext, args: Args) -> None:
 
 
 def _forget_disks(ctx: StepContext, args: Args) -> Result:
-    try:
+    with behind_the_hand_over():
         return _forget_each(ctx, args)
-    except HvtuiError as error:
-        error.keeps = True  # the VM is at the target: there is nothing to take back
-        raise
 
 
 def _forget_each(ctx: StepContext, args: Args) -> Result:

@@ -7,14 +7,13 @@ the target was proved not to see the same directory.
 from __future__ import annotations
 
 from host import volumes
-from host.errors import HvtuiError
 from host.plan import Step
 from host.steps import Args, Result, StepContext, StepVerb, register
 from vm import host_files
 from vm.disk_uses import read_world
 from vm.domain_xml import parse
 from vm.move_model import MoveDraft
-from vm.move_sides import look
+from vm.move_sides import behind_the_hand_over, look
 
 
 def forget_nvram_step(draft: MoveDraft) -> tuple[Step, ...]:
@@ -28,11 +27,8 @@ def forget_nvram_step(draft: MoveDraft) -> tuple[Step, ...]:
 
 
 def _forget(ctx: StepContext, args: Args) -> Result:
-    try:
+    with behind_the_hand_over():
         return {"removed": _forget_file(ctx, args)}
-    except HvtuiError as error:
-        error.keeps = True  # the VM is at the target: there is nothing to take back
-        raise
 
 
 def _forget_file(ctx: StepContext, args: Args) -> bool:

@@ -22,7 +22,7 @@ from host.text import printable
 from vm import host_files, move_memory
 from vm.create_steps import or_none, settle
 from vm.move_disk_steps import at_target, copy_images, remove_images, volume_of
-from vm.move_sides import NO_DOMAIN, Side, look, look_at, statistics_of, wait_until_quiet
+from vm.move_sides import NO_DOMAIN, Side, behind_the_hand_over, look, look_at, statistics_of, wait_until_quiet
 from vm.move_xml import fitted
 
 _POLL_S = 0.2
@@ -405,13 +405,10 @@ def _refuse_rollback(ctx: StepContext, args: Args, result: Result | None) -> Non
 
 def _drop(ctx: StepContext, args: Args) -> Result:
     """Remove the file: the guest was seen running at the target."""
-    try:
+    with behind_the_hand_over():
         move_memory.remove_file(ctx, args["path"], mark=args["mark"])
         if not args["is_common"]:
             move_memory.remove_file(at_target(ctx, args), args["target_path"], mark=args["mark"])
-    except HvtuiError as error:
-        error.keeps = True
-        raise
     move_memory.forget_stop(args)
     return {}
 

@@ -25,6 +25,7 @@ from vm.move_model import MoveDraft, MoveKind
 from vm.move_sides import (
     NO_DOMAIN,
     Side,
+    behind_the_hand_over,
     has_left,
     look,
     look_at,
@@ -90,7 +91,7 @@ def define_step(draft: MoveDraft) -> tuple[Step, ...]:
     """Make the definition at the target, without autostart. None for a transient VM."""
     if not draft.picture.is_persistent:
         return ()
-    args = {**draft.identity, **_fit_args(draft), "new_name": draft.request.new_name}
+    args = {**draft.identity, **_fit_args(draft)}
     commands = (f"virsh -c {draft.picture.target_uri} define --file {printable(draft.picture.vm_name)}.xml",)
     return (Step("move.define", f"Define it on {draft.picture.target_name}", args, commands),)
 
@@ -295,6 +296,13 @@ def refuse_after_hand_over(ctx: StepContext, args: Args) -> None:
 
 
 def _finish(ctx: StepContext, args: Args) -> Result:
+    if not args["running"]:  # it changes hands in here: before that, a rollback gives it back to the source
+        return _finished(ctx, args)
+    with behind_the_hand_over():
+        return _finished(ctx, args)
+
+
+def _finished(ctx: StepContext, args: Args) -> Result:
     here, there = wait_until_quiet(ctx, args, patience_s=QUIET_S)
     refuse_two(args, here, there)
     there = _seen(ctx, args, here)
