@@ -130,7 +130,7 @@ class _Moves:
         """What the newest job says of its guest."""
         with Journal(Path(self._environment["HVTUI_STATE_DIR"]) / "journal.db") as journal:
             results = [dict(step.result or {}) for step in journal.newest(1)[0].steps]
-        return next(float(str(result["stood_still_s"])) for result in results if result.get("stood_still_s"))
+        return next(float(str(result["downtime_s"])) for result in results if result.get("downtime_s"))
 
     def _saved_and_restored_s(self, guest: RunningGuest, here: LabHost, there: LabHost) -> float:
         definition = guest.on(here).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)

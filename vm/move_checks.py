@@ -27,7 +27,7 @@ def examine(
     """Everything that a plan needs. `link` is what is known of the way between the hosts; `measure` takes a second to
     see how fast the guest writes to its memory. Raises NotFound, ConnectionLost, Denied."""
     here = read_source(source, vm.uuid, measure=measure)
-    there = read_target(target, here, name=request.new_name or here.name)
+    there = read_target(target, here, name=here.name)
     paths = [path for path in paths_of(here) if path.startswith("/")]
     likeness = {path: found.is_shared for path, found in looks_shared(source, target, paths).items()}
     return judge(here, replace(there, likeness=likeness), request, link=link)

@@ -146,14 +146,14 @@ def _image(disk: MoveDisk, there: TargetReading, request: MoveRequest) -> Iterat
         yield from _cache(disk)
         return
     if disk.is_shared is None:
-        reason = f"whether {target} sees its disk {name} ({path}) is proved before anything moves"
+        reason = f"whether {target} sees its disk {name} ({path}) cannot be told: a live move proves it, others copy it"
         yield Check("disk", False, reason, doubts=_SHARED_ONLY)
         yield from _cache(disk)
     else:
         reason = f"{target} does not see its disk {name} ({path})"
         yield Check("disk", False, reason, "Copy it along (--kind live-storage), or put it on storage that both share",
                     _SHARED_ONLY)  # fmt: skip
-    if not disk.target_pool and disk.is_shared is False:
+    if not disk.target_pool:
         wanted = request.pools.get(disk.target) or request.pools.get("", "")
         what = (
             f"the storage pool {printable(wanted, limit=60)} is no active directory" if wanted else "no pool is alike"
@@ -162,12 +162,13 @@ def _image(disk: MoveDisk, there: TargetReading, request: MoveRequest) -> Iterat
         yield Check(
             "pool", False, reason, "Name an active directory pool of that host: --pool POOL", _COPYING, NOT_FOUND
         )
-    if disk.shareable and disk.is_shared is False:
+    blocked = MOVES if disk.is_shared is False else _COPYING
+    if disk.shareable:
         reason = f"its disk {name} is shared with other VMs: a copy would be another disk"
-        yield Check("disk", False, reason, "Put it on storage that both hosts share", MOVES)
-    if disk.device == "lun" and disk.is_shared is False:
+        yield Check("disk", False, reason, "Put it on storage that both hosts share", blocked)
+    if disk.device == "lun":
         reason = f"its disk {name} is a device of this host given to the guest"
-        yield Check("disk", False, reason, "Detach it first", MOVES, UNSUPPORTED)
+        yield Check("disk", False, reason, "Detach it first", blocked, UNSUPPORTED)
 
 
 def _cache(disk: MoveDisk) -> Iterator[Check]:
@@ -206,9 +207,7 @@ def _medium(disk: MoveDisk, there: TargetReading, request: MoveRequest) -> Itera
 
 def _space(there: TargetReading, disks: Sequence[MoveDisk]) -> Iterator[Check]:
     for pool in there.pools:
-        those = [
-            disk for disk in disks if disk.needs_copy and disk.is_shared is False and disk.target_pool == pool.name
-        ]
+        those = [disk for disk in disks if disk.needs_copy and disk.target_pool == pool.name]
         needed = sum(min(disk.allocation_bytes, disk.capacity_bytes) or disk.capacity_bytes for disk in those)
         most = sum(disk.capacity_bytes for disk in those)
         shown = (

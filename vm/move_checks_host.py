@@ -23,7 +23,7 @@ _COMPRESSED_PARALLEL = 9_004_000
 def check_hosts(here: SourceReading, there: TargetReading, request: MoveRequest) -> Iterator[Check]:
     """Every check of the hosts, in the order in which a person would look."""
     yield from _same_host(here, there)
-    yield from _namesakes(here, there, request)
+    yield from _namesakes(here, there)
     yield from _versions(here, there)
     yield from _machine(here, there)
     yield from _cpu(here, there)
@@ -43,8 +43,8 @@ def _same_host(here: SourceReading, there: TargetReading) -> Iterator[Check]:
         yield Check("host", False, reason, "Where they are two, give each a host_uuid in libvirtd.conf", ALL)
 
 
-def _namesakes(here: SourceReading, there: TargetReading, request: MoveRequest) -> Iterator[Check]:
-    target, name = there.host.name, printable(request.new_name or here.name, limit=80)
+def _namesakes(here: SourceReading, there: TargetReading) -> Iterator[Check]:
+    target, name = there.host.name, printable(here.name, limit=80)
     same, twin = there.by_name, there.by_uuid
     if same is not None and same.uuid != here.uuid:
         remedy = f"Rename one of them: {hint('rename', here.name, 'NEW')}"

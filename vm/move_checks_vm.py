@@ -90,6 +90,10 @@ def _checkpoints(here: SourceReading) -> Iterator[Check]:
             reason = f"it has {len(names)} {what}{'s' if len(names) > 1 else ''} ({shown}), which would stay behind"
             remedy = "Delete them first, or shut it down and move it offline, which takes them along"
             yield Check("checkpoints", False, reason, remedy, MOVES - CARRY_CHECKPOINTS, CONFLICT)
+    if here.external_snapshots:
+        shown = ", ".join(printable(name, limit=40) for name in here.external_snapshots[:3])
+        reason = f"its checkpoints are in part in files of their own ({shown}), which no move takes along"
+        yield Check("checkpoint-files", False, reason, "Merge or delete those checkpoints first", MOVES, UNSUPPORTED)
 
 
 def _carried(here: SourceReading) -> Iterator[Check]:

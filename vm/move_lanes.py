@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from host.plan import Lane
 
 PER_HOST = 2
@@ -15,3 +18,8 @@ def lanes(
     move) that host's only. The limits are those of [moves] in the configuration."""
     hosts = tuple(Lane(f"host:{name}", per_host) for name in dict.fromkeys((source_name, target_name)))
     return hosts if source_name == target_name else (*hosts, Lane(f"link:{source_name}>{target_name}", per_link))
+
+
+def limited(found: Iterable[Lane], *, per_host: int, per_link: int) -> tuple[Lane, ...]:
+    """The lanes of a plan with the limits of the configuration."""
+    return tuple(replace(lane, limit=per_host if lane.name.startswith("host:") else per_link) for lane in found)

@@ -96,11 +96,17 @@ def _command(draft: MoveDraft) -> str:
     if draft.shared:
         words.append("--unsafe")
     if draft.kind is MoveKind.LIVE_STORAGE:
-        words += ["--copy-storage-all", "--migrate-disks", ",".join(copy.target for copy in draft.copies)]
+        inc = any(copy.backing for copy in draft.copies)
+        words += ["--copy-storage-inc" if inc else "--copy-storage-all"]
+        words += ["--migrate-disks", ",".join(copy.target for copy in draft.copies)]
+        words += ["--xml", f"{picture.vm_name}-at-{picture.target_name}.xml"]  # with the new paths of its disks
+        words += ["--persistent-xml", f"{picture.vm_name}-at-{picture.target_name}.xml"]
     words += ["--auto-converge"] if options.auto_converge else []
     words += ["--parallel", "--parallel-connections", str(options.connections)] if options.connections > 1 else []
     words += ["--compressed"] if options.compress else []
     words += ["--tls"] if options.tls else []
-    words += ["--postcopy"] if options.postcopy else []
+    words += ["--tunnelled"] if options.tunnelled else []
+    words += ["--postcopy"] if options.postcopy or options.stuck is Stuck.POSTCOPY else []
+    words += ["--migrateuri", options.migrate_uri] if options.migrate_uri else []
     words += ["--bandwidth", str(max(options.bandwidth_bytes_s // MIB, 1))] if options.bandwidth_bytes_s else []
     return virsh(picture.source_uri, "migrate", picture.vm_name, *words)

@@ -64,7 +64,6 @@ class MoveRequest:
     peer_uri: str = ""
     options: MoveOptions = field(default_factory=MoveOptions)
     pools: Mapping[str, str] = field(default_factory=dict)
-    new_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

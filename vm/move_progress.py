@@ -84,20 +84,21 @@ def moment_of(statistics: Mapping[str, Any]) -> Moment:
 
 
 def words_of(moment: Moment) -> str:
-    """A moment in one line: "copying memory: 34M of 128M left, 118M/s, dirty 4.2M/s"."""
+    """A moment in one line, what matters most first: "34M of 128M left, 118M/s, downtime 40 ms, dirty 4.2M/s, copying
+    memory"."""
     if moment.is_preparing:
         return moment.phase
     words = [f"{format_bytes(moment.remaining_bytes)} of {format_bytes(moment.total_bytes)} left"]
     rate = moment.memory_bytes_s + moment.disk_bytes_s
     if rate:
         words.append(f"{format_bytes(rate)}/s")
+    if moment.downtime_s:
+        words.append(f"downtime {moment.downtime_s * 1000:.0f} ms")
     if moment.dirty_bytes_s:
         words.append(f"dirty {format_bytes(moment.dirty_bytes_s)}/s")
     if moment.throttle_percent:
         words.append(f"guest slowed by {moment.throttle_percent}%")
-    if moment.downtime_s:
-        words.append(f"downtime {moment.downtime_s * 1000:.0f} ms")
-    return f"{moment.phase}: {', '.join(words)}"
+    return ", ".join((*words, moment.phase))
 
 
 # Wishes

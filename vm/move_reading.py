@@ -82,6 +82,7 @@ class SourceReading:
     inactive_xml: str = ""
     migratable_xml: str = ""
     snapshots: tuple[str, ...] = ()
+    external_snapshots: tuple[str, ...] = ()  # those that keep disks or memory in files of their own
     checkpoints: tuple[str, ...] = ()
     memory_bytes: int = 0
     resident_bytes: int = 0
@@ -159,6 +160,7 @@ def _read_domain(host: Host, connection: Any, domain: Any, *, is_active: bool) -
     state = domain.state(0)[0]
     is_persistent = bool(domain.isPersistent())
     paths = [disk_source(disk) for disk in current.iterfind("devices/disk")]
+    snapshots = {each.getName(): each.getXMLDesc(0) for each in _or_else(lambda: domain.listAllSnapshots(0), [])}
     return SourceReading(
         host=_read_host(host, connection, [path for path in paths if path.startswith("/")], follow=True),
         uuid=domain.UUIDString(),
@@ -174,12 +176,22 @@ def _read_domain(host: Host, connection: Any, domain: Any, *, is_active: bool) -
         current=current,
         inactive_xml=inactive_xml,
         migratable_xml=migratable_xml,
-        snapshots=tuple(_or_else(lambda: domain.snapshotListNames(0), [])),
+        snapshots=tuple(snapshots),
+        external_snapshots=tuple(
+            name for name, xml in snapshots.items() if is_external(parse(xml, root="domainsnapshot"))
+        ),
         checkpoints=tuple(each.getName() for each in _or_else(lambda: domain.listAllCheckpoints(0), [])),
         memory_bytes=int(domain.info()[1]) * 1024,
         resident_bytes=int(_or_else(domain.memoryStats, {}).get("rss", 0)) * 1024 if is_active else 0,
         sizes=_sizes(domain, current),
     )
+
+
+def is_external(root: Element) -> bool:
+    """Whether a checkpoint keeps disks or memory in files beside the VM's own."""
+    memory = root.find("memory")
+    elements = [*root.iterfind("disks/disk"), *([memory] if memory is not None else [])]
+    return any(each.get("snapshot") == "external" for each in elements)
 
 
 def _sizes(domain: Any, root: Element) -> dict[str, tuple[int, int]]:

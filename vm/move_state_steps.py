@@ -25,6 +25,7 @@ from vm.domain_xml import parse, to_text
 from vm.move_disk_steps import at_target, refuse_where_the_guest_is
 from vm.move_memory import remove_file
 from vm.move_model import MoveDraft
+from vm.move_reading import is_external
 from vm.move_sides import look
 from vm.move_state_places import is_common, nvram_path, tpm_path
 from vm.move_steps import copies_args
@@ -117,13 +118,6 @@ def _fitted(xml: str, args: Args) -> str:
             if child.tag == tag:
                 root[place] = _fitted_domain(child, args)
     return to_text(root)
-
-
-def is_external(root: Element) -> bool:
-    """Whether a checkpoint keeps disks or memory in files beside the VM's own."""
-    memory = root.find("memory")
-    elements = [*root.iterfind("disks/disk"), *([memory] if memory is not None else [])]
-    return any(each.get("snapshot") == "external" for each in elements)
 
 
 def _fitted_domain(element: Element, args: Args) -> Element:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from host.job_model import Job
-from host.text import fit, printable
+from host.text import display_width, fit, printable
 from hvtui.cli.output import narrate
 
 BAR_CELLS = 20
+LEAST_TEXT = 8  # cells: of less nothing can be read
+_OWN_BAR = frozenset({"move.live"})  # nearly all of its job's time: the bar is that step's alone
 
 
 class Progress:
@@ -30,7 +32,7 @@ class Progress:
 
     def show(self, text: str, fraction: float | None = None, *, detail: str = "") -> None:
         """`text` with a bar (fraction 0..1); `detail` changes often and is shown only where the line redraws."""
-        line = f"{bar(fraction)}{text}  {detail}".rstrip() if self.redraws else text
+        line = self._line(text, fraction, detail) if self.redraws else text
         if line == self._last:
             return
         self._last = line
@@ -39,6 +41,16 @@ class Progress:
             return
         columns = shutil.get_terminal_size().columns
         self._write("\r" + fit(line, max(columns - 1, 10)).rstrip() + "\x1b[K")
+
+    def _line(self, text: str, fraction: float | None, detail: str) -> str:
+        """The figures of `detail` are what changes: where there is no room for all, they stay and the text is cut."""
+        columns = max(shutil.get_terminal_size().columns - 1, 10)
+        line = f"{bar(fraction)}{text}  {detail}".rstrip()
+        if not detail or display_width(line) <= columns:
+            return line
+        start = bar(fraction, cells=BAR_CELLS // 2)
+        left = columns - display_width(start) - display_width(detail) - 2
+        return f"{start}{f'{fit(text, left)}  ' if left >= LEAST_TEXT else ''}{detail}"
 
     def bar_only(self, text: str, fraction: float) -> None:
         """As `show`, but silent where the line cannot redraw itself: a log needs no count."""
@@ -73,13 +85,13 @@ class Progress:
             self.redraws = False
 
 
-def bar(fraction: float | None) -> str:
+def bar(fraction: float | None, *, cells: int = BAR_CELLS) -> str:
     """ "▓▓▓▓░░░░  41%  ", or nothing while the total is not known."""
     if fraction is None:
         return ""
     share = min(max(fraction, 0.0), 1.0)
-    full = int(share * BAR_CELLS)
-    return f"{'▓' * full}{'░' * (BAR_CELLS - full)} {share:4.0%}  "
+    full = int(share * cells)
+    return f"{'▓' * full}{'░' * (cells - full)} {share:4.0%}  "
 
 
 def _waits(job: Job) -> str:
@@ -100,6 +112,6 @@ def show_job(progress: Progress, job: Job) -> None:
     step_title = printable(step.title, limit=100)
     progress.show(
         title if step_title == title else f"{title}: {step_title}",
-        job.progress if known else None,
+        step.fraction if step.verb in _OWN_BAR else job.progress if known else None,
         detail=printable(step.note, limit=120),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +117,13 @@ def migrate(session: Session, names: tuple[str, ...], **given: Any) -> int:
 
 def _plan(session: Session, source: Host, target: Host, request: MoveRequest, words: tuple[str, ...], vm: Vm) -> Plan:
     from vm.move import plan_move
+    from vm.move_lanes import limited
     from vm.move_links import link_between
 
     link = link_between(session.journal(), source.uri, target.uri)
-    return plan_move(source, target, vm, request, link=link, command=_command(words, (vm,)))
+    plan = plan_move(source, target, vm, request, link=link, command=_command(words, (vm,)))
+    limits = session.config().moves
+    return replace(plan, lanes=limited(plan.lanes, per_host=limits.per_host, per_link=limits.per_link))
 
 
 def _plan_set(plan_one: Callable[[Vm], Plan], vms: tuple[Vm, ...], target: str, words: tuple[str, ...]) -> Any:

@@ -205,6 +205,22 @@ def test_progress_on_a_terminal_redraws_one_line(
     assert "30%" in seen
 
 
+def test_figures_are_not_cut_off_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    figures = "34M of 128M left, 118M/s, downtime 40 ms"
+    with Progress() as progress:
+        progress.show("Move web-01 to a-host-of-the-far-end (live): Migrate it live", 0.73, detail=figures)
+        progress.clear()
+    line = capsys.readouterr().err.split("\r")[1].removesuffix("\x1b[K")
+    assert " 73%  Move web" in line
+    assert line.endswith(figures)
+    assert len(line) <= 80
+
+
 def test_a_bar_is_full_at_one_and_absent_while_unknown() -> None:
     assert bar(None) == ""
     assert bar(0.5).startswith("▓" * 10 + "░" * 10)

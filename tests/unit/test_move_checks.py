@@ -98,6 +98,17 @@ def test_what_cannot_be_told_to_be_shared_is_copied_where_nobody_asked_for_more(
     assert not found.blockers(MoveKind.LIVE)
 
 
+def test_a_disk_of_which_nobody_can_tell_needs_a_place_for_its_copy_in_every_move_but_a_live_one():
+    found = picture(there=target(likeness={DISK: None}, pools=()))
+
+    assert not found.blockers(MoveKind.LIVE)
+    (warning,) = [check.reason for check in found.warnings if "vda" in check.reason]
+    assert warning.endswith("cannot be told: a live move proves it, others copy it")
+    for kind in (MoveKind.LIVE_STORAGE, MoveKind.QUICK):
+        assert [check.name for check in found.blockers(kind)] == ["pool"]
+    assert choose_kind(found)[0] is MoveKind.LIVE
+
+
 EACH: dict[str, tuple[dict[str, Any], dict[str, Any], str, frozenset[MoveKind], str]] = {
     "one host": ({}, {"host": host("lab2", host_uuid="uuid of lab1")}, "host", ALL, "the same host UUID"),
     "the same host": ({}, {"host": host("lab1")}, "host", ALL, "it is on lab1 already"),
@@ -116,6 +127,9 @@ EACH: dict[str, tuple[dict[str, Any], dict[str, Any], str, frozenset[MoveKind], 
     "a sleeping guest": ({"is_asleep": True}, {}, "asleep", MEMORY, "sleeps"),
     "a busy domain": ({"is_busy": True}, {}, "busy", MOVES, "busy"),
     "checkpoints": ({"snapshots": ("a", "b")}, {}, "checkpoints", LIVE, "2 checkpoints (a, b)"),
+    "checkpoints in files": (
+        {"external_snapshots": ("a",), "snapshots": ()}, {}, "checkpoint-files", MOVES, "in files of their own (a)",
+    ),
     "no definition": (
         {"is_persistent": False}, {}, "transient",
         frozenset({MoveKind.QUICK, MoveKind.OFFLINE, MoveKind.DEFINITION}), "transient",

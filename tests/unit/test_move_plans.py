@@ -13,7 +13,9 @@ from host.errors import UsageError
 from vm.move_copies import copies_for, marked_name, shared_directories
 from vm.move_flags import flags_of
 from vm.move_forecast import forecast, in_words
-from vm.move_model import Link, MoveDisk, MoveKind, MoveOptions, MovePicture
+from vm.move_lanes import lanes, limited
+from vm.move_live import live_step
+from vm.move_model import Link, MoveDisk, MoveDraft, MoveKind, MoveOptions, MovePicture, MoveRequest
 from vm.move_progress import Moment, bytes_a_second, grant, mib_a_second, milliseconds, moment_of, words_of
 from vm.move_sides import mark_in, with_mark, without_mark
 from vm.move_xml import fitted, sources
@@ -163,7 +165,7 @@ def test_a_moment_says_how_much_is_left_and_how_fast():
 
     assert moment.fraction == 0.75
     assert words_of(moment) == (
-        "memory, round 3: 32M of 128M left, 10M/s, dirty 1M/s, guest slowed by 20%, downtime 40 ms"
+        "32M of 128M left, 10M/s, downtime 40 ms, dirty 1M/s, guest slowed by 20%, memory, round 3"
     )
 
 
@@ -243,3 +245,18 @@ def test_disks_are_copied_whole_or_above_what_they_build_on(backing: str, flag: 
 
 def test_a_moment_without_an_end_has_no_downtime():
     assert Moment().downtime_s is None
+
+
+def test_the_limits_of_the_configuration_are_those_of_the_lanes():
+    found = limited(lanes("lab1", "lab2"), per_host=5, per_link=3)
+
+    assert [(lane.name, lane.limit) for lane in found] == [("host:lab1", 5), ("host:lab2", 5), ("link:lab1>lab2", 3)]
+
+
+def test_the_virsh_line_of_a_move_with_disks_names_both_definitions_that_it_takes():
+    found = picture(VDA)
+    copies = copies_for(found, MoveKind.LIVE_STORAGE, MARK)
+
+    (line,) = live_step(MoveDraft(MoveKind.LIVE_STORAGE, found, MoveRequest(), MARK, copies=copies)).commands
+
+    assert "--copy-storage-all --migrate-disks vda --xml web-at-lab2.xml --persistent-xml web-at-lab2.xml" in line
