@@ -159,9 +159,11 @@ class JobSet:
 
     @property
     def progress(self) -> float:
-        """0..1: the steps of all members; one that is over has none left, however it ended."""
-        total = sum(max(len(job.steps), 1) for job in self.jobs)
-        done = sum((1.0 if job.state.is_over else job.progress) * max(len(job.steps), 1) for job in self.jobs)
+        """0..1: the steps of all members. While some go on, one that is over has none left, however it ended; once all
+        are over, what is done of them counts."""
+        total, is_over = sum(max(len(job.steps), 1) for job in self.jobs), self.state.is_over
+        shares = ((1.0 if job.state.is_over and not is_over else job.progress, job) for job in self.jobs)
+        done = sum(share * max(len(job.steps), 1) for share, job in shares)
         return min(done / total, 1.0)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from host.connection import is_simulated_uri
 from host.errors import Busy
-from host.job_model import Job, JobState, JobStep, StepState
+from host.job_model import Job, JobSet, JobState, JobStep, StepState
 from host.plan import Plan
 from host.text import printable
 
@@ -65,6 +65,20 @@ def what_now(job: Job) -> str:
     if job.kept:
         return half_made
     return f"Nothing of it was left behind; run it again with {restart}"
+
+
+def what_now_with_set(job_set: JobSet) -> str:
+    """What to do about a set in its state: all commands mean the whole set."""
+    watch, restart = f"'{HEADLESS} watch {job_set.id}'", f"'{HEADLESS} restart {job_set.id}'"
+    if not job_set.state.is_over:
+        return f"Watch it with {watch}"
+    if job_set.state is JobState.DONE:
+        return f"Take it back with '{HEADLESS} undo {job_set.id} --set'"
+    done = job_set.counts[JobState.DONE]
+    if any(job.state is JobState.INTERRUPTED or job.kept for job in job_set.jobs):
+        return f"Complete it with {restart}, or take back what is halfway with '{HEADLESS} rollback {job_set.id} --set'"
+    take_back = f", or take back what is done with '{HEADLESS} undo {job_set.id} --set'" if done else ""
+    return f"Complete it with {restart}{take_back}"
 
 
 def is_in_process(uri: str) -> bool:

@@ -32,6 +32,7 @@ from host.job_rules import (
     is_in_process,
     names_a_vm,
     what_now,
+    what_now_with_set,
 )
 from host.journal import Journal
 from host.plan import PlanSet
@@ -193,8 +194,7 @@ def cancel_set(set_id: int, journal: Journal) -> tuple[Job, ...]:
             jobs.cancel(job.id, journal)
     else:
         told = JobSet(found)
-        remedy = f"Complete it with '{HEADLESS} restart {set_id}'" if told.state is not JobState.DONE else ""
-        raise WrongState(f"it {in_words(told.state)} already", about=f"set {set_id}", remedy=remedy)
+        raise WrongState(f"it {in_words(told.state)} already", about=f"set {set_id}", remedy=what_now_with_set(told))
     return journal.members(set_id)
 
 

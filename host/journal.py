@@ -20,7 +20,7 @@ from host.job_codec import from_text, storable, to_text
 from host.job_codec import plan_from_json as plan_from_json
 from host.job_codec import plan_to_json as plan_to_json
 from host.job_holders import holders, holders_of
-from host.job_model import Job, JobState
+from host.job_model import Job, JobSet, JobState
 from host.job_pruning import forget_old
 from host.job_rows import COLUMNS, WRITE_JOB, SetWords, iso, job_from, job_values, new_row, step_values
 from host.job_rules import (
@@ -33,6 +33,7 @@ from host.job_rules import (
     is_over_for_good,
     pending_steps,
     what_now,
+    what_now_with_set,
 )
 from host.job_schema import ClaimLost, damaged, journal_errors, open_database, roll_back
 from host.job_schema import set_aside as set_aside
@@ -271,8 +272,9 @@ class Journal:
                 wanted = [job for job in found if job.state in accept]
                 refused = next((job for job in found if job.state in ALIVE), None if wanted else found[0])
                 if refused is not None:
-                    about = f"job {refused.id} of set {set_id}"
-                    raise WrongState(f"it {in_words(refused.state)}", about=about, remedy=what_now(refused))
+                    about = f"job {refused.id} of set {set_id}" if refused.state in ALIVE else f"set {set_id}"
+                    told = what_now_with_set(JobSet(found))
+                    raise WrongState(f"it {in_words(refused.state)}", about=about, remedy=told)
                 for job in wanted:
                     claims.append(job_process.claim_here())
                     self._take(database, job, claims[-1], JobState.QUEUED)

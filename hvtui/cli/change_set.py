@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from host import job_sets
 from host.errors import Denied, HvtuiError, TimedOut
 from host.job_model import Job, JobSet, JobState
-from host.job_rules import is_in_process
+from host.job_rules import is_in_process, what_now_with_set
 from host.plan import Plan, PlanSet
 from host.text import printable
 from hvtui.cli.change import report
@@ -59,10 +59,6 @@ def change_set(
 
     limit_s = None if own_waiting else session.timeout_s
     return run_and_report_set(session, created[0], start, limit_s=limit_s, done_word=done_word)
-
-
-# A restart of the set does these again.
-_TO_COMPLETE = frozenset({JobState.FAILED, JobState.INTERRUPTED})
 
 
 def run_and_report_set(
@@ -117,8 +113,8 @@ def report_set(
         outcomes = [replace(each, error=late) if each.exit_code else each for each in outcomes]
     tell_job_warnings([job for job in ended if job.is_preparation])
     code = report(session, outcomes, told=told)
-    if len(ended) > 1 and any(job.state in _TO_COMPLETE for job in ended):
-        narrate(f"Complete it with 'hvtui job restart {ended[0].set_id or ended[0].id}'")
+    if len(ended) > 1 and any(job.state.is_over and job.state is not JobState.DONE for job in ended):
+        narrate(what_now_with_set(JobSet(tuple(ended))))
     return code
 
 

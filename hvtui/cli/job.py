@@ -42,7 +42,7 @@ VERBS: Verbs = {
     "resume": ("hvtui.cli.job_queue:resume", "Let paused jobs have their turn again."),
     "first": ("hvtui.cli.job_queue:first", "Put waiting jobs before all others that wait."),
     "tune": ("hvtui.cli.job_tune:tune", "Change a live move while it runs: bandwidth, downtime, post-copy."),
-    "restart": ("hvtui.cli.job:restart", "Run a failed or interrupted job again from the step that failed."),
+    "restart": ("hvtui.cli.job:restart", "Run a failed, interrupted or cancelled job again."),
     "rollback": ("hvtui.cli.job:rollback", "Remove what a failed or interrupted job left behind."),
     "undo": ("hvtui.cli.job:undo", "Take back what a job did, where that is possible."),
     "run-set": ("hvtui.cli.job:run_set", ""),
@@ -272,8 +272,8 @@ def cancel(session: Session, job_id: int, only: bool) -> None:
     "restart",
     job_argument(),
     _only("Just that job: what else is not done of its set stays as it is."),
-    text="Run a failed or interrupted job again from the step that failed. With a job of a set, complete the set: run "
-    "all of it that is not done.",
+    text="Run a failed, interrupted or cancelled job again from the step that was not done. With a job of a set, "
+    "complete the set: run all of it that is not done.",
 )
 def restart(session: Session, job_id: int, only: bool) -> int:
     from host import jobs

@@ -9,6 +9,7 @@ from host import job_sets
 from host.errors import WrongState
 from host.job_model import Job, JobSet, JobState, in_sets
 from host.job_queue import waits
+from host.job_rules import what_now_with_set
 from host.plan import PlanSet
 from host.text import printable
 from hvtui.cli.change import OnUpdate, Work, overall, planned, report, run_works, show_plans
@@ -64,6 +65,7 @@ def show(session: Session, set_id: int) -> None:
             ("host_uri", first.host_uri),
             ("created", cells["created_at"]),
             ("same as", set_command_line(job_set)),
+            ("next", what_now_with_set(job_set)),
         )
     )
     rows = [[str(job.id), job.state.value, name_of(job), _told(job)] for job in job_set.jobs]
@@ -110,7 +112,10 @@ def cancel(session: Session, set_id: int) -> None:
     if not all(job.state.is_over for job in cancelled):
         with SetProgress() as progress:
             cancelled = job_sets.wait_set(set_id, journal, session.timeout_s, progress.show)
-    write_text(f"Set {set_id}: {sum_text(JobSet(cancelled))}")
+    job_set = JobSet(cancelled)
+    write_text(f"Set {set_id}: {sum_text(job_set)}")
+    if job_set.state is not JobState.DONE:
+        narrate(what_now_with_set(job_set))
 
 
 def restart(session: Session, found: Job) -> int:
@@ -135,7 +140,7 @@ def _left_of(job_set: JobSet) -> PlanSet:
     preparations = tuple(job.plan for job in left if job.is_preparation)
     plans = tuple(job.plan for job in left if not job.is_preparation)
     if not left:
-        raise WrongState("all of it is done", about=f"set {job_set.id}")
+        raise WrongState("all of it is done", about=f"set {job_set.id}", remedy=what_now_with_set(job_set))
     command = ("job", "restart", str(job_set.id))
     return PlanSet(
         f"Complete set {job_set.id}: {job_set.title}", plans or preparations, command, preparations if plans else ()

@@ -18,6 +18,7 @@ from host import job_sets, jobs, secrets
 from host.connection import Host, open_host
 from host.errors import Blocked, Busy, HvtuiError, NotFound, TimedOut, UsageError, WrongState
 from host.job_model import Job, JobSet, JobState, in_sets
+from host.job_rules import what_now_with_set
 from host.journal import Journal
 from host.plan import Blocker, Plan, PlanSet, Step
 from tests.support import fake_verbs
@@ -456,3 +457,19 @@ def test_the_state_of_a_set_is_the_worst_of_its_members(journal: Journal, work: 
         one, two = (replace(job, state=state) for job, state in zip((first, second), states_of, strict=True))
         assert JobSet((one, two)).state is expected
     assert JobSet((replace(first, state=JobState.FAILED), second)).progress == 0.5
+
+
+def test_a_set_of_which_nothing_was_done_has_come_nowhere(journal: Journal, work: Path) -> None:
+    first, second = job_sets.create(set_of(work, 2, preparations=()), journal)
+    nothing = JobSet((replace(first, state=JobState.CANCELLED), replace(second, state=JobState.CANCELLED)))
+    assert nothing.progress == 0.0
+    assert f"restart {nothing.id}'" in what_now_with_set(nothing)
+
+
+def test_what_to_do_about_a_finished_set_means_all_of_it(journal: Journal, work: Path) -> None:
+    created = job_sets.create(set_of(work, 2, preparations=()), journal)
+    done = JobSet(tuple(replace(job, state=JobState.DONE) for job in created))
+    assert what_now_with_set(done) == f"Take it back with 'hvtui job undo {done.id} --set'"
+    half = JobSet((done.jobs[0], replace(created[1], state=JobState.CANCELLED)))
+    assert f"restart {half.id}'" in what_now_with_set(half)
+    assert f"undo {half.id} --set'" in what_now_with_set(half)
