@@ -18,7 +18,7 @@ from vm.move_checks_vm import check_vm
 from vm.move_kinds import ALL
 from vm.move_links import ASSUMED
 from vm.move_model import Check, Link, MovePicture, MoveRequest
-from vm.move_reading import SourceReading, TargetReading, read_source, read_target
+from vm.move_reading import SourceReading, TargetReading, read_source, read_target, with_dirty_rate
 
 
 def examine(
@@ -30,6 +30,7 @@ def examine(
     there = read_target(target, here, name=here.name)
     paths = [path for path in paths_of(here) if path.startswith("/")]
     likeness = {path: found.is_shared for path, found in looks_shared(source, target, paths).items()}
+    here = with_dirty_rate(source, here)  # counted while the target was looked at
     return judge(here, replace(there, likeness=likeness), request, link=link)
 
 

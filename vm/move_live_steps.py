@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -47,17 +48,26 @@ def _live(ctx: StepContext, args: Args) -> Result:
         raise WrongState("it is not running any more", about=args["name"], remedy="Move it offline (--kind offline)")
     if here.is_held and not here.is_migrating:
         _resume_source(ctx, args)
-    before = "" if here.is_migrating else boot_id(ctx.host, args)
+    before: list[str] = []
     call = None if here.is_migrating else _Call(ctx, args)
+    if call is not None:  # libvirt takes its time to begin, and the guest to answer
+        asking = threading.Thread(target=_ask, args=(ctx, args, before), name=f"ask-{args['name']}", daemon=True)
+        asking.start()
     watch = _Watch(ctx, args, call)
     watch.until_over()
     here, there = _quiet(ctx, args)
     refuse_two(args, here, there)
     if there.has_guest:
-        return _arrived(ctx, args, here, watch.moment, before=before)
+        return _arrived(ctx, args, here, watch.moment, before=next(iter(before), ""))
     if has_left(here, there):
         return {"handed_over": True, **_last(watch.moment)}
     return _stayed(ctx, args, here, watch, call)
+
+
+def _ask(ctx: StepContext, args: Args, answers: list[str]) -> None:
+    """Which boot of its guest is being moved; no answer where it has left already."""
+    with suppress(HvtuiError):
+        answers.append(boot_id(ctx.host, args))
 
 
 def _quiet(ctx: StepContext, args: Args) -> tuple[Side, Side]:
@@ -141,8 +151,9 @@ class _Call:
         self._thread = threading.Thread(target=self._run, name=f"move-{args['name']}", daemon=True)
         self._thread.start()
 
-    @property
-    def is_over(self) -> bool:
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended, after at most so long."""
+        self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -181,13 +192,19 @@ class _Watch:
 
     def until_over(self) -> None:
         """Returns when libvirt's call has ended, or the migration that somebody else began."""
-        while not (self._call.is_over if self._call is not None else self._has_ended()):
+        while not self._is_over():
             statistics = self._read()
             if statistics:
                 self.moment = replace(moment_of(statistics), is_postcopy=self._is_postcopy)
                 self._steer()
             self._ctx.progress(self.moment.fraction, self._words())
-            time.sleep(_POLL_S)
+
+    def _is_over(self) -> bool:
+        """Looks again after a while, or as soon as libvirt's call has ended."""
+        if self._call is not None:
+            return self._call.wait(_POLL_S)
+        time.sleep(_POLL_S)
+        return self._has_ended()
 
     def _words(self) -> str:
         words = words_of(self.moment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -87,6 +87,7 @@ class SourceReading:
     memory_bytes: int = 0
     resident_bytes: int = 0
     dirty_bytes_s: float | None = None
+    measuring_since_s: float | None = None  # time.monotonic() when libvirt began to count what the guest writes
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # capacity, allocation by disk target
 
     @property
@@ -136,21 +137,24 @@ class TargetReading:
 
 
 def read_source(host: Host, uuid: str, *, measure: bool = True) -> SourceReading:
-    """Everything of the VM and its host. `measure` takes a second of a running guest's dirty rate. Raises NotFound,
-    ConnectionLost."""
+    """Everything of the VM and its host. `measure` begins to count what a running guest writes to its memory:
+    `with_dirty_rate` has the result a second later. Raises NotFound, ConnectionLost."""
     with host.calls("look at", uuid) as connection:
         domain = connection.lookupByUUIDString(uuid)
         is_active = bool(domain.isActive())
         started_s = time.monotonic() if measure and is_active and _starts_measuring(domain) else None
         found = _read_domain(host, connection, domain, is_active=is_active)
-        dirty_bytes_s = _dirty_rate(connection, domain, started_s) if started_s is not None else None
-    return _with_rate(found, dirty_bytes_s)
+    return replace(found, measuring_since_s=started_s)
 
 
-def _with_rate(found: SourceReading, dirty_bytes_s: float | None) -> SourceReading:
-    from dataclasses import replace
-
-    return replace(found, dirty_bytes_s=dirty_bytes_s)
+def with_dirty_rate(host: Host, found: SourceReading) -> SourceReading:
+    """The same with how fast the guest writes to its memory, where that is being counted; waits for it. Raises
+    NotFound, ConnectionLost."""
+    if found.measuring_since_s is None:
+        return found
+    with host.calls("look at", found.name) as connection:
+        domain = connection.lookupByUUIDString(found.uuid)
+        return replace(found, dirty_bytes_s=_dirty_rate(connection, domain, found.measuring_since_s))
 
 
 def _read_domain(host: Host, connection: Any, domain: Any, *, is_active: bool) -> SourceReading:

@@ -116,6 +116,7 @@ def finish_step(draft: MoveDraft, *, running: bool = True) -> Step:
         "running": running,
         "autostart": picture.autostart,
         "persistent": picture.is_persistent,
+        "asks": draft.kind is MoveKind.QUICK,  # a live move has asked the guest already which boot of it that is
     }
     title = f"See it on {picture.target_name}, and remove its definition from {picture.source_name}"
     commands = (virsh(picture.source_uri, "undefine", picture.vm_name),) if not running else ()
@@ -313,7 +314,8 @@ def _finished(ctx: StepContext, args: Args) -> Result:
         _remove_source(ctx, args)
     if args["running"] and not there.is_active:
         return {"boot_id": "", "warning": f"it is off: its guest ended on {printable(args['target_name'])}"}
-    return {"boot_id": boot_id(ctx.peer(args["target"]), args) if args["running"] else ""}
+    asks = args["running"] and args.get("asks", True)
+    return {"boot_id": boot_id(ctx.peer(args["target"]), args)} if asks else {}
 
 
 def _seen(ctx: StepContext, args: Args, here: Side) -> Side:
