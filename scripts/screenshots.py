@@ -226,6 +226,43 @@ async def wait_for_report(app: Any) -> None:
     await wait_for(lambda: "found in order" in app.screen.query_one("#plan", Page).plain, "the report never came")
 
 
+def on_many(scenes: Any) -> Any:  # noqa: ARG001 - every scene's maker gets them
+    from tests.tui import fleet_scenes
+
+    return fleet_scenes.many_app()
+
+
+def on_a_move(scenes: Any) -> Any:  # noqa: ARG001 - the same
+    from tests.tui import fleet_scenes
+
+    return fleet_scenes.many_app(shown_jobs=(fleet_scenes.moving(),))
+
+
+async def show_hosts(app: Any) -> None:
+    from hvtui.tui.screens.move import HostsScreen
+    from tests.tui import fleet_scenes
+
+    dialog = HostsScreen("Move web-01 to", "lab1")
+    app.push_screen(dialog)
+    await wait_for(lambda: dialog.is_mounted, "the dialog never opened")
+    dialog.show_ratings(fleet_scenes.ratings())
+
+
+async def show_move(app: Any) -> None:
+    from hvtui.tui.screens.move import MovePlanScreen
+    from tests.tui import fleet_scenes
+
+    plan, sight = fleet_scenes.move_sight()
+    app.push_screen(MovePlanScreen([plan], sight))
+
+
+async def show_drain(app: Any) -> None:
+    from hvtui.tui.screens.drain import DrainScreen
+    from tests.tui import fleet_scenes
+
+    app.push_screen(DrainScreen(fleet_scenes.drain_plan()))
+
+
 async def show_undo(app: Any) -> None:
     from hvtui.tui import undo_handlers
     from hvtui.tui.screens.choice import ChoiceScreen
@@ -266,6 +303,12 @@ SCENES = (
                           "down", "backspace", *"21"), app=with_library, prepare=wait_for_deployment),
     Scene("import", keys=("i", *"/srv/bundles/shop-2019", "down", *"shop"), app=with_bundle, prepare=wait_for_report),
     Scene("undo", keys=("G", *["k"] * 4), prepare=show_undo),
+    Scene("hosts", keys=("h", "j", "j"), app=on_many),
+    Scene("move-hosts", app=on_many, prepare=show_hosts),
+    Scene("move", app=on_many, prepare=show_move),
+    Scene("move-running", keys=("J",), app=on_a_move),
+    Scene("drain", app=on_many, prepare=show_drain),
+    Scene("whatif", keys=("W",), app=on_many),
     Scene("jobs-set", keys=("J", "enter", "j", "j", "j", "j"), app=with_running_set),
     Scene("xml-editor", prepare=show_editor),
     Scene("help", keys=("question_mark",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from vm.move_forecast import forecast, in_words, seconds
 from vm.move_model import MoveKind, MovePicture
 
 if TYPE_CHECKING:
+    from vm.model import Snapshot
     from vm.move_model import MoveRequest
     from vm.placement import Rating
 
@@ -68,7 +69,8 @@ def stars(value: float) -> str:
 
 def rating_rows(ratings: Sequence[Rating], cursor: int, home: str) -> list[Row]:
     """The hosts, the best first, then the reasons of the one under the cursor."""
-    rows = [_rating_row(rating, place == cursor, home) for place, rating in enumerate(ratings)]
+    name_cells = min(max(len(printable(rating.host, limit=_NAME)) for rating in ratings) + 2, _NAME)
+    rows = [_rating_row(rating, place == cursor, home, name_cells) for place, rating in enumerate(ratings)]
     chosen = ratings[cursor]
     rows += [row(), row(Content.styled(f"why {printable(chosen.host, limit=60)}", "$text-muted"), indent=3)]
     for reason in chosen.reasons:
@@ -79,16 +81,17 @@ def rating_rows(ratings: Sequence[Rating], cursor: int, home: str) -> list[Row]:
     return rows
 
 
-def _rating_row(rating: Rating, is_current: bool, home: str) -> Row:
+def _rating_row(rating: Rating, is_current: bool, home: str, name_cells: int) -> Row:
     is_home = rating.host == home
+    cells = _STARS + name_cells
     words = "it is here: enter moves its disks to another pool" if is_home else ""
     if not words and not rating.is_possible:
         words = printable(rating.why_not, limit=_LONGEST)
     style = "bold" if is_current else "" if rating.is_possible else "$text-muted"
-    margin = Content.styled(f" {CURSOR if is_current else ' '} ", "bold $accent")
+    pointer = (f" {CURSOR if is_current else ' '} ", "bold $accent")
     starred = (fit(stars(rating.stars), _STARS), "$text-accent" if rating.is_possible else "$text-muted")
-    name = (fit(printable(rating.host, limit=_NAME), _NAME), style)
-    return Row(Content.assemble(starred, name, (words, "$text-muted")), margin, 3)
+    name = (fit(printable(rating.host, limit=_NAME), name_cells), style)
+    return Row(Content.styled(words, "$text-muted"), Content.assemble(pointer, starred, name), 3 + cells)
 
 
 # The plan
@@ -168,6 +171,24 @@ def figure_rows(job: Job) -> list[Row]:
         [Row(Content.styled(printable(predicted, limit=_LONGEST), "$text-muted"), Content(" "), 1)] if predicted else []
     )
     return [*rows, row(", ".join(words), style="$text-success", indent=1)] if words else rows
+
+
+def where_rows(job: Job, snapshots: Iterable[Snapshot]) -> list[Row]:
+    """How each of the job's hosts has the VM now."""
+    rows = []
+    for snapshot in snapshots:
+        if snapshot.uri in {job.host_uri, *job.plan.also_on}:
+            found = next((vm.state.value for vm in snapshot.vms if vm.uuid == job.vm_uuid), "not there")
+            name = fit(printable(snapshot.host_name, limit=_NAME), _NAME)
+            rows.append(row(Content.assemble((name, "bold"), (found, "$text-muted")), indent=1))
+    return rows
+
+
+def outcome_figures(job: Job) -> str:
+    """What a move that is done is told with in the status line: "stood still 57 ms"; empty for any other job."""
+    told = [step.result.get("downtime_s") for step in job.steps if step.verb in _MOVE_VERBS and step.result]
+    still = [value for value in told if isinstance(value, int | float)]
+    return f"stood still {seconds_of_standstill(still[-1])}" if still else ""
 
 
 def seconds_of_standstill(value_s: float) -> str:

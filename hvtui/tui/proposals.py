@@ -193,6 +193,10 @@ class Proposing(App[None]):
         what = about(plans[0]) if len(plans) == 1 else f"{len(plans)} VMs"
         jobs = sorted((outcome for outcome in outcomes if isinstance(outcome, Job)), key=lambda job: job.id)
         number = f"job {jobs[0].id}" if len(jobs) == 1 else f"jobs {jobs[0].id}–{jobs[-1].id}"
+        if len(jobs) == 1 and jobs[0].plan.also_on:
+            from hvtui.tui.move_text import outcome_figures
+
+            what = ", ".join(filter(None, (what, outcome_figures(jobs[0]))))
         hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
         hint += f" · {left}" if left else ""
         self.say(f"{done_words(plans, done) or 'done:'} {what} · {number}{hint}", "good")

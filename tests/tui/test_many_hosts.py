@@ -72,6 +72,8 @@ async def test_undo_takes_back_on_the_host_of_the_job(many: HvtuiApp) -> None:
         await until(pilot, lambda: vm_on(many, "far1", "mail").state is VmState.PAUSED)
         await until(pilot, lambda: bool(many.jobs) and many.jobs[0].state is JobState.DONE)
         await pilot.press("u")
+        await on_screen(pilot, PlanScreen)
+        await pilot.press("enter")
         await until(pilot, lambda: vm_on(many, "far1", "mail").state is VmState.RUNNING)
 
 

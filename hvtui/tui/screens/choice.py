@@ -16,6 +16,7 @@ from hvtui.tui.symbols import CURSOR
 from hvtui.tui.widgets.page import Page, Row
 
 _INDENT = 3
+_MOST_HANGING = 24  # cells: what is said of a choice stands in a column of its own beside short ones
 
 
 class ChoiceScreen(Dialog[str | None]):
@@ -67,5 +68,10 @@ class ChoiceScreen(Dialog[str | None]):
         is_current = place == self._cursor
         margin = Content.styled(f" {CURSOR if is_current else ' '} ", "bold $accent")
         cells = max(display_width(each) for _key, each, _about in self._choices)
+        chosen = (fit(what, cells), "bold" if is_current else "")
+        if cells <= _MOST_HANGING:
+            return Row(
+                Content.styled(about, "$text-muted"), margin + Content.assemble(chosen, "   "), _INDENT + cells + 3
+            )
         told = (f"   {about}" if about else "", "$text-muted")
-        return Row(Content.assemble((fit(what, cells), "bold" if is_current else ""), told), margin, _INDENT)
+        return Row(Content.assemble(chosen, told), margin, _INDENT)

@@ -17,7 +17,8 @@ from vm.move_forecast import seconds
 if TYPE_CHECKING:
     from vm.drain_model import DrainPlan, Fate
 
-_NAME, _FATE, _WHERE, _TIME = 20, 13, 18, 8
+_NAME, _FATE, _WHERE = 20, 14, 22
+BEST = "nothing less disruptive is needed"  # as vm.drain says it
 _LONGEST = 300
 
 
@@ -35,8 +36,8 @@ class DrainScreen(PlanSetScreen):
 def drain_rows(planned: DrainPlan) -> list[Row]:
     """Each VM in a line, those that cannot leave first."""
     rows = [row(Content.styled(_sum(planned), "bold"), indent=1), row()]
-    rows += [_fate_row(fate) for fate in planned.fates if fate.could_not_leave]
-    rows += [_fate_row(fate) for fate in planned.fates if not fate.could_not_leave]
+    ordered = sorted(planned.fates, key=lambda fate: not fate.could_not_leave)
+    rows += [each for fate in ordered for each in _fate_rows(fate)]
     if not planned.fates:
         rows.append(row("it has no VMs", style="$text-muted", indent=1))
     command = Content.styled(set_command_line(planned.plan_set), "$text-muted")
@@ -53,7 +54,8 @@ def _sum(planned: DrainPlan) -> str:
     return f"{printable(planned.host, limit=40)}: {', '.join(filter(None, told))}"
 
 
-def _fate_row(fate: Fate) -> Row:
+def _fate_rows(fate: Fate) -> list[Row]:
+    """What becomes of it, and why, where that is not the best there is."""
     plan: Plan | None = fate.plan
     style = "$text-error" if fate.could_not_leave else "" if plan is not None else "$text-muted"
     where = f"{printable(fate.host, limit=_WHERE - 8)} {move_text.stars(fate.stars)}" if fate.host and plan else ""
@@ -62,8 +64,9 @@ def _fate_row(fate: Fate) -> Row:
         (fit(printable(fate.vm, limit=_NAME), _NAME), style or "bold"),
         (fit(fate.fate, _FATE), style),
         (fit(where, _WHERE), "$text-accent"),
-        (fit(took, _TIME), "$text-muted"),
-        (printable(fate.why, limit=_LONGEST), "$text-muted"),
+        (took, "$text-muted"),
     ]
     mark = "×" if fate.could_not_leave else "→" if plan is not None else "·"
-    return row(Content.assemble(*parts), mark=mark, indent=4)
+    rows = [row(Content.assemble(*parts), mark=mark, indent=4)]
+    is_best = plan is not None and fate.why == BEST
+    return rows if is_best else [*rows, row(printable(fate.why, limit=_LONGEST), style="$text-muted", indent=6)]

@@ -356,7 +356,7 @@ class FleetScreen(HvtuiScreen):
         """A VM that moves is defined at the target long before it runs there."""
         those = [vm for vm in self.grid.shown if vm.uuid == uuid]
         there = [vm for vm in those if host_name in {"", vm.host}]
-        return bool(there) and (there[0].is_active or not any(vm.is_active for vm in those))
+        return bool(there) and (there[0].state is VmState.RUNNING or all(vm in there for vm in those if vm.is_active))
 
     def go_to_vm(self, uuid: str, host_name: str = "") -> None:
         """Put the cursor on that VM, clearing a filter and a choice of hosts that hide it."""

@@ -203,6 +203,11 @@ class JobsScreen(HvtuiScreen):
     def _show_detail(self) -> None:
         job, job_set = self.selected, self.selected_set
         rows: Iterable[Row] = job_text.job_rows(job, now=self.hvtui.now()) if job is not None else _EMPTY
+        if job is not None and job.plan.also_on and job.state.is_over:
+            from hvtui.tui.move_text import where_rows
+
+            where = where_rows(job, self.hvtui.snapshots.values())
+            rows = [*rows, row(), *where] if len(where) > 1 else rows
         if job_set is not None:
             rows = job_text.set_rows(job_set, now=self.hvtui.now())
         self.query_one("#text", Page).show(tuple(rows))
