@@ -202,12 +202,7 @@ def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[in
     elif len(outcomes) == 1:
         _report_one(outcomes[0])
     else:
-        figures = [moved.words(each.job)[1] for each in outcomes]
-        rows = [
-            [printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–", *([took] if any(figures) else [])]
-            for e, took in zip(outcomes, figures, strict=True)
-        ]
-        write_table([noun, "RESULT", "JOB", *(["TOOK"] if any(figures) else [])], rows, right=[False, False, True])
+        _report_each(outcomes, noun)
     tell_job_warnings([each.job for each in outcomes if each.job is not None])
     failures = [each for each in outcomes if each.exit_code]
     for each in failures:
@@ -217,6 +212,17 @@ def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[in
         cancelled = sum(each.result == JobState.CANCELLED for each in failures)
         narrate(in_sum(len(outcomes), failed=len(failures) - cancelled, cancelled=cancelled))
     return overall([each.exit_code for each in outcomes])
+
+
+def _report_each(outcomes: Sequence[Outcome], noun: str) -> None:
+    """A line each; moves with their figures."""
+    rows = [[printable(e.name, limit=80), e.result, str(e.job.id) if e.job else "–"] for e in outcomes]
+    figures = [moved.words(each.job)[1] for each in outcomes]
+    if not any(figures):
+        write_table([noun, "RESULT", "JOB"], rows, right=[False, False, True])
+        return
+    with_figures = [[*row, took] for row, took in zip(rows, figures, strict=True)]
+    write_table([noun, "RESULT", "JOB", "TOOK"], with_figures, right=[False, False, True, False])
 
 
 def _report_one(outcome: Outcome) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from host.job_model import Job, JobState, JobStep, StepState
 from host.plan import Plan, Step
+from hvtui.cli.change import Outcome, report
+from hvtui.cli.output import Format
 from vm.move_model import Forecast, MoveKind
 from vm.move_outcome import as_json, figures_in_words, short, told, with_forecast, words
 
@@ -83,3 +88,15 @@ def test_other_jobs_have_no_figures():
 
 def test_short_standstills_are_milliseconds():
     assert [short(each) for each in (0.023, 0.1, 12.3)] == ["23 ms", "0.1 s", "12 s"]
+
+
+def test_of_several_moves_each_has_a_line_with_its_figures(capsys: pytest.CaptureFixture[str]):
+    session: Any = SimpleNamespace(output=Format.TABLE)
+    moves = [job("move.check", "move.live", live={"downtime_s": 0.2}), job("move.check", state=JobState.FAILED)]
+
+    report(session, [Outcome(each.vm_name or "", None, each.plan, each, done_word="moved") for each in moves])
+
+    title, first, second = capsys.readouterr().out.splitlines()
+    assert title.split() == ["VM", "RESULT", "JOB", "TOOK"]
+    assert first.endswith("moved     7  2.1 s (predicted 9.0 s), stood still 0.2 s (predicted 0.1 s)")
+    assert second.split() == ["web-01", "failed", "7"]
