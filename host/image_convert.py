@@ -109,7 +109,7 @@ def _size(path: Path) -> int:
 
 
 def _damaged(path: Path, why: str) -> UsageError:
-    shown = printable(" ".join(why.split()), limit=200)
+    shown = images.brief(why, str(path))
     return UsageError(f"the image is damaged: {shown}", about=str(path), remedy="Is the download whole?")
 
 
@@ -137,7 +137,7 @@ def _run(command: list[str], source: Path, progress: Progress, is_cancelled: Cal
             process.wait()
         if process.returncode:
             told.seek(0)
-            raise _failure(printable(told.read(4096).decode("utf-8", "replace").strip(), limit=400), source)
+            raise _failure(images.brief(told.read(4096).decode("utf-8", "replace"), str(source)), source)
 
 
 def _follow(process: subprocess.Popen[bytes], progress: Progress, is_cancelled: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ that a crafted image makes qemu-img open neither a network address nor a device.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _MEMORY_LIMIT_BYTES = 1024**3
 _CPU_LIMIT_S = 10
 _TIMEOUT_S = 20.0
 _LONGEST_CHAIN = 32
+_MOST_TOLD = 2
 _ISO_MAGIC = (32769, b"CD001")  # ECMA-119, 8.1: the identifier of the first volume descriptor, in sector 16
 
 
@@ -182,7 +184,22 @@ def _run(command: list[str], *, about: str) -> bytes:
     code, told = limited(command, about=about, cpu_s=_CPU_LIMIT_S)
     if code == 0:
         return told.encode()
-    raise _image_error(printable(told, limit=400), code, about)
+    raise _image_error(brief(told, about), code, about)
+
+
+def brief(told: str, path: str) -> str:
+    """What a tool of QEMU complained of, on one line and harmless to show: each thing once, without its own name and
+    without the path, which whoever shows it says anyway."""
+    lines = [line.strip().removeprefix("qemu-img: ").removeprefix("ERROR: ") for line in told.splitlines()]
+    said = [
+        re.sub(rf"(Could not open '{re.escape(path)}'(: )?)+", r"Could not open it\2", each) for each in lines if each
+    ]
+    kinds: dict[str, str] = {}
+    for each in said:
+        kinds.setdefault(re.sub(r"0x[0-9a-f]+|\d+", "", each), each)
+    first = list(kinds.values())[:_MOST_TOLD]
+    more = len(said) - len(first)
+    return printable("; ".join(first), limit=400) + (f" (and {more} more)" if more else "")
 
 
 def limited(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from host.errors import Blocked, Denied, HvtuiError, NotFound, Unsupported, WrongState
+from host.errors import Blocked, Denied, HvtuiError, NotFound, Unsupported, UsageError, WrongState
 
 MOST_NAMES = 5  # of VMs in one sentence
 
@@ -62,7 +62,9 @@ class Blocker:
 
 
 # What a plan raises whose blockers all have that exit code; Blocked for any other or a mixture.
-_RAISED: dict[int, type[HvtuiError]] = {kind.exit_code: kind for kind in (NotFound, WrongState, Denied, Unsupported)}
+_RAISED: dict[int, type[HvtuiError]] = {
+    kind.exit_code: kind for kind in (UsageError, NotFound, WrongState, Denied, Unsupported)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class Plan:
     lanes: tuple[Lane, ...] = ()
 
     def raise_if_blocked(self) -> None:
-        """Raise with every blocker's reason when the plan cannot run: NotFound, WrongState, Denied or Unsupported when
-        all its blockers are of that kind, else Blocked."""
+        """Raise with every blocker's reason when the plan cannot run: UsageError (a damaged file, say), NotFound,
+        WrongState, Denied or Unsupported when all its blockers are of that kind, else Blocked."""
         if self.blockers:
             raise _blocked(self.blockers, "; ".join(blocker.reason for blocker in self.blockers), self.vm_name or "")
 

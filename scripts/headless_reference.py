@@ -69,14 +69,18 @@ hvtui [--headless] NOUN VERB [NAMES…] [options]
 EXIT_CODES = (
     ("0", "done"),
     ("1", "failed; or several VMs failed for different reasons"),
-    ("2", "usage: a wrong option, value, XML or configuration; a confirmation is missing"),
+    (
+        "2",
+        "usage: a wrong option, value, XML or configuration; a file that was given is damaged, hostile (it names other "
+        "files, say) or none of its kind; a confirmation is missing",
+    ),
     ("3", "not found: no such VM, job, host, file"),
     ("4", "conflict: the name is taken, another job holds the VM, or its state does not allow it"),
     ("5", "permission denied"),
     ("6", "the hypervisor cannot be reached, or was lost on the way"),
     ("7", "timeout"),
     ("8", "not supported by this host, driver or version"),
-    ("9", "blocked by a precheck of the plan"),
+    ("9", "blocked by a precheck of the plan, or by several of different kinds"),
     ("130", "interrupted or cancelled, or the question was answered with no"),
     ("141", "the reader of standard output left"),
 )

@@ -222,7 +222,7 @@ class _Planner:
         self._check_space(pool)
         notes = (
             f"it boots by {_words(firmware)}: {why}",
-            f"its disks hang on {hardware.bus} and its card is a {hardware.nic_model}: {hardware.why}",
+            f"its disks hang on {hardware.bus}, and {_card(nic)}: {hardware.why}",
             *(each.text for each in findings.all if each.kind is FindingKind.OK),
         )
         return self._assembled(pool, xmls, checks, notes)
@@ -323,7 +323,9 @@ class _Planner:
         if self._appliance is not None:
             args = {**common, "source": str(source)}
             line = shlex.join(["tar", "-xf", str(source)])
-            steps.append(Step("import.unpack", f"Unpack {source.name}", args, (line,)))
+            steps.append(
+                Step("import.unpack", f"Unpack {source.name}: whether it is whole is seen only then", args, (line,))
+            )
         for index, disk in enumerate(self._disks):
             kind = disk.kind.value if disk.kind is not None else ""
             args = {**common, "index": index, "source": "" if disk.member else str(disk.path), "member": disk.member}
@@ -332,7 +334,10 @@ class _Planner:
             options = ["-f", disk.kind.qemu_format] if disk.kind else []
             line = shlex.join(["qemu-img", "convert", *options, "-O", "qcow2", "--", shown, f"{index}.qcow2"])
             size = f" ({format_bytes(disk.actual_bytes)})" if disk.actual_bytes else ""
-            steps.append(Step("import.convert", f"Convert {printable(Path(shown).name)}{size}", args, (line,)))
+            title = f"Convert {printable(Path(shown).name)}{size}"
+            if disk.kind is None and not disk.member:
+                title = f"Unpack and c{title[1:]}: whether it is whole is seen only then"
+            steps.append(Step("import.convert", title, args, (line,)))
         steps += pool_steps(self._host, pool)
         for index in range(len(self._disks)):
             name = self._volume(index)
@@ -354,6 +359,13 @@ def _possible(defaults: GuestDefaults) -> list[Firmware]:
     if not found:
         raise NotFound("this host has no firmware for guests", remedy="Install it: apt-get install ovmf seabios")
     return found
+
+
+def _card(nic: NewNic | None) -> str:
+    """An e1000, a virtio card."""
+    if nic is None:
+        return "it has no network card"
+    return f"its card is {'an' if nic.model[:1] in 'aeior' else 'a'} {nic.model}"
 
 
 def _words(firmware: Firmware | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from host.job_model import Job
     from host.journal import Journal
 
-_MAKES = frozenset({"create.define", "import.define"})  # verbs of the step that defines a new VM
+_MAKES = frozenset({"create.define", "import.define", "import.define-disk"})  # verbs of the step that defines a new VM
 
 
 @dataclass(frozen=True, slots=True)

@@ -415,5 +415,7 @@ def _preparing(kind: ImageKind, shown: str, *, has_sum: bool) -> str:
     first = "Compare its checksum, and c" if has_sum else "C"
     if kind is ImageKind.QCOW2:
         return f"{first}heck the image {shown}"
-    deed = "unpack" if kind.is_compressed or kind is ImageKind.OVA else "convert"
-    return f"{first}heck and {deed} {shown}, to a qcow2"
+    if kind.is_compressed or kind is ImageKind.OVA:
+        before = "Compare its checksum, and unpack" if has_sum else "Unpack"
+        return f"{before} {shown}, to a qcow2; whether it is whole is seen only then"
+    return f"{first}heck and convert {shown}, to a qcow2"

@@ -8,7 +8,8 @@ import libvirt
 import pytest
 
 from host import errors
-from host.errors import HvtuiError, libvirt_errors, translate
+from host.errors import Blocked, HvtuiError, UsageError, libvirt_errors, translate
+from host.plan import Blocker, Plan
 
 
 def libvirt_error(code: int, message: str = "it broke", domain: int = libvirt.VIR_FROM_QEMU) -> libvirt.libvirtError:
@@ -98,3 +99,11 @@ def test_every_exit_code_of_the_tree_is_the_documented_one() -> None:
 def test_a_cause_that_is_a_question_gets_no_second_stop() -> None:
     assert str(errors.UsageError("what should it boot?", remedy="Say it")) == "what should it boot? Say it"
     assert str(errors.UsageError("no memory", remedy="Say it")) == "no memory. Say it"
+
+
+def test_a_plan_that_only_a_damaged_file_blocks_ends_as_wrong_usage():
+    damaged = Blocker("the image is damaged", exit_code=UsageError.exit_code)
+    with pytest.raises(UsageError):
+        Plan("Add", "test:///default", (), (), blockers=(damaged,)).raise_if_blocked()
+    with pytest.raises(Blocked):
+        Plan("Add", "test:///default", (), (), blockers=(damaged, Blocker("no room"))).raise_if_blocked()

@@ -15,7 +15,7 @@ import pytest
 from host import images
 from host.errors import Conflict, Denied, HvtuiError, NotFound, TimedOut, Unsupported, UsageError
 from host.file_access import User
-from host.images import free_bytes, inspect, path_problems, qemu_user
+from host.images import brief, free_bytes, inspect, path_problems, qemu_user
 
 MIB = 1024**2
 STRANGER = User("stranger", 54321, frozenset({54321}))
@@ -399,3 +399,12 @@ def test_an_image_description_is_json_that_this_qemu_writes(tmp_path: Path):
     assert {"format", "virtual-size", "actual-size", "backing-filename", "backing-filename-format"} <= set(
         json.loads(output)
     )
+
+
+def test_what_qemu_img_says_is_told_once_on_one_line_without_its_name_and_path():
+    told = "qemu-img: Could not open '/a b.vhdx': Could not open '/a b.vhdx': Invalid argument\n"
+    assert brief(told, "/a b.vhdx") == "Could not open it: Invalid argument"
+    lines = "".join(f"ERROR: counting reference: offset 0x{n}e0000 size {n}\n" for n in range(1, 6))
+    assert brief(lines, "/x") == "counting reference: offset 0x1e0000 size 1 (and 4 more)"
+    log = "qemu-img: VHDX image file '/x' opened read-only, but contains a log.\nTo replay it:\n  qemu-img check\n"
+    assert "\\n" not in brief(log, "/x")
