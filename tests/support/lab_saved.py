@@ -89,7 +89,7 @@ class SavedGuests:
         _rewritten(self._memory, memory, name=domain.name(), disk=source, identifier=identifier)
         domain.connect().restore(f"/srv/shared/saved/{memory.name}")
         memory.unlink()
-        wait_for(lambda: guest.answers(domain), what=f"the agent of {domain.name()} on {host.name}")
+        wait_for(lambda: guest.answers(domain), timeout_s=30.0, what=f"the agent of {domain.name()} on {host.name}")
 
 
 def _kept(lab: Lab) -> Path:
