@@ -116,18 +116,24 @@ async def _move_one(app: HvtuiApp, vm: Vm, entry: HostEntry, host: Host, rating:
 
 async def _move_all(app: HvtuiApp, vms: Sequence[Vm], entry: HostEntry, host: Host) -> None:
     """Several VMs: a set, in which each goes the way that disturbs it least. Those that cannot go stay."""
+    from hvtui.tui.screens.move import MovesScreen
+
     app.say(f"looking at {len(vms)} VMs and at {printable(entry.name, limit=40)} …", "dim")
     request = _request(entry)
-    plans = await app.bridge.call(lambda: [plan_one(app, vm, host, entry, request)[0] for vm in vms])
+    found = await app.bridge.call(lambda: [plan_one(app, vm, host, entry, request) for vm in vms])
     app.say("")
-    going = tuple(plan for plan in plans if not plan.blockers)
+    going = [(plan, sight) for plan, sight in found if not plan.blockers]
     if not going:
-        await app.propose(plans, ask=True)
+        await app.propose([plan for plan, _sight in found], ask=True)
         return
-    stay = tuple(f"{plan.vm_name} stays: {plan.blockers[0].reason}" for plan in plans if plan.blockers)
-    command = ("vm", "migrate", "--to", entry.name, *(plan.vm_name or "" for plan in going))
-    made = PlanSet(f"Move {len(going)} VMs to {entry.name}", going, command, warnings=stay)
-    await app.propose_set(made, done=f"moved to {entry.name}:")
+    stay = tuple(f"{plan.vm_name} stays: {plan.blockers[0].reason}" for plan, _sight in found if plan.blockers)
+    plans = tuple(plan for plan, _sight in going)
+    command = ("vm", "migrate", "--to", entry.name, *(plan.vm_name or "" for plan in plans))
+    made = PlanSet(
+        f"Move {len(plans)} VM{'s' if len(plans) > 1 else ''} to {entry.name}", plans, command, warnings=stay
+    )
+    dialog = MovesScreen(made, [sight for _plan, sight in going])
+    await app.propose_set(made, done=f"moved to {entry.name}:", dialog=dialog)
 
 
 def plan_one(app: HvtuiApp, vm: Vm, host: Host, entry: HostEntry, request: MoveRequest) -> tuple[Plan, Sight]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from host.job_model import Job, JobState
-from host.plan import Plan
+from host.plan import Plan, PlanSet
 from host.text import fit, printable
 from host.units import format_bytes
+from hvtui.same_as import set_command_line
 from hvtui.tui import plan_text
 from hvtui.tui.symbols import CURSOR
 from hvtui.tui.widgets.page import Row, row
@@ -113,6 +114,21 @@ def move_rows(plan: Plan, sight: Sight) -> list[Row]:
         rows += [row(), row("Looked at on both hosts:", style="$text-muted", indent=1)]
         rows += [row(printable(words, limit=_LONGEST), mark="✓", style="$text-muted") for words in checks]
     return rows
+
+
+def moves_rows(made: PlanSet, sights: Sequence[Sight]) -> list[Row]:
+    """Several moves: each VM's way and forecast, what there is to know, the command."""
+    rows = [row(printable(words, limit=_LONGEST), mark="!", style="$text-warning") for words in made.warnings]
+    rows += [row()] if rows else []
+    for plan, sight in zip(made.plans, sights, strict=True):
+        name = (fit(printable(plan.vm_name or "", limit=_NAME), _NAME), "bold")
+        told = in_words(forecast(sight.picture, sight.kind, sight.request.options))
+        words = "; ".join((SHORT.get(sight.kind, sight.kind.value), *told))
+        rows.append(row(Content.assemble(name, printable(words, limit=_LONGEST)), mark="→", indent=4))
+        rows += [row(printable(why, limit=_LONGEST), style="$text-muted", indent=6) for why in sight.why_not]
+        rows += [row(printable(why, limit=_LONGEST), style="$text-warning", indent=6) for why in plan.warnings]
+    command = Content.styled(printable(set_command_line(made), limit=_LONGEST), "$text-muted")
+    return [*rows, row(), Row(command, Content.styled("     same as  ", "$text-muted"), 14)]
 
 
 def _way_row(sight: Sight) -> Row:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -11,6 +14,7 @@ from textual.pilot import Pilot
 from host.connection import Host
 from host.job_model import JobState
 from host.journal import Journal
+from hvtui.cli.session import Session
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.host import HostScreen
@@ -153,3 +157,47 @@ async def test_one_host_knows_nothing_of_a_tree(app_on: Callable[..., HvtuiApp],
         assert "HOST" not in shown(app).text
         await pilot.press("h")
         assert "there is only one host" in shown(app).text
+
+
+def test_what_several_hosts_need_is_not_loaded_for_one() -> None:
+    code = "import sys, hvtui.tui.app, hvtui.tui.screens.fleet; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    several = {"vm.fleet", "vm.placement", "vm.whatif", "host.maintenance", "hvtui.tui.fleet_state",
+               "hvtui.tui.fleet_view", "hvtui.tui.widgets.host_tree", "vm.move", "vm.drain"}  # fmt: skip
+    assert not several & set(loaded)
+
+
+HOSTS = """
+[[host]]
+name = "lab1"
+uri = "test:///default"
+groups = ["lab"]
+[[host]]
+name = "lab2"
+uri = "test+unix:///default"
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        ({}, "", ["lab1", "lab2"]),
+        ({}, "test:///default", []),
+        ({"connect": "test:///default"}, "", []),
+        ({"host": ("lab1",)}, "", []),
+        ({"host": ("lab1", "lab2")}, "", ["lab1", "lab2"]),
+        ({"group": ("lab",)}, "", []),
+        ({"demo": True}, "", []),
+    ],
+    ids=["all of the configuration", "HVTUI_URI", "--connect", "--host", "two --host", "a group of one", "--demo"],
+)
+def test_which_hosts_the_console_shows(
+    given: dict[str, Any], environment: str, expected: list[str], config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_file.write_text(HOSTS, encoding="utf-8")
+    monkeypatch.setenv("HVTUI_URI", environment)
+    session = Session(given=given)
+    try:
+        assert [host.name for host in session.console_hosts()] == expected
+    finally:
+        session.close()

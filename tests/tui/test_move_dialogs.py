@@ -19,7 +19,7 @@ from hvtui.tui.screens.choice import ChoiceScreen
 from hvtui.tui.screens.drain import DrainScreen
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.jobs import JobsScreen
-from hvtui.tui.screens.move import HostsScreen, MovePlanScreen
+from hvtui.tui.screens.move import HostsScreen, MovePlanScreen, MovesScreen
 from hvtui.tui.screens.prompt import PromptScreen
 from hvtui.tui.screens.whatif import WhatIfScreen
 from hvtui.tui.widgets.page import Page
@@ -29,6 +29,7 @@ from tests.tui.conftest import shown, until
 from tests.tui.driving import SIZES, on_screen, picture, status
 from tests.tui.many import app_on_many, host_named, running_many, vm_on
 from vm.move import plan_of as plan_of_kind
+from vm.move_model import Check
 
 
 @pytest.fixture
@@ -122,6 +123,28 @@ async def test_o_offers_the_other_kinds_with_why_not(many: HvtuiApp, fake_moves:
         await pilot.press("p")
         await pilot.pause()
         assert isinstance(many.screen, MovePlanScreen), "a copy of a definition has no post-copy"
+
+
+async def test_marked_vms_move_as_a_set_each_in_its_own_way(
+    many: HvtuiApp, fake_moves: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_scenes, "MEDIUM", Check("medium", True, ""))
+    async with running_many(many, (120, 40)) as pilot:
+        screen = many.screen
+        assert isinstance(screen, FleetScreen)
+        for name in ("web-01", "web-02"):
+            screen.go_to_vm(vm_on(many, "lab1", name).uuid, "lab1")
+            await pilot.press("space")
+        await pilot.press("m")
+        dialog = await on_screen(pilot, HostsScreen)
+        await until(pilot, lambda: "why" in dialog.query_one("#text", Page).plain)
+        await pilot.press("enter")
+        await on_screen(pilot, MovesScreen)
+        text = picture(pilot)
+        assert "web-01" in text and "web-02" in text and text.count("predicted") == 2
+        await pilot.press("enter")
+        await until(pilot, lambda: "moved to" in status(pilot) and "2 VMs" in status(pilot))
+    assert (tmp_path / "moved-web-01").exists() and (tmp_path / "moved-web-02").exists()
 
 
 async def test_without_another_host_m_says_how_one_becomes_known(

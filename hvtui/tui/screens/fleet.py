@@ -20,6 +20,7 @@ from hvtui.tui.widgets.details import Details
 from hvtui.tui.widgets.filter_line import FilterLine
 from hvtui.tui.widgets.footer import Footer, StatusLine
 from hvtui.tui.widgets.grid import Grid
+from hvtui.tui.widgets.header import Crowd
 from hvtui.tui.widgets.lines import Line, Lines, Span, between, line_of, width_of
 from hvtui.tui.widgets.welcome import Welcome
 from vm.model import Snapshot, Vm, VmState
@@ -108,6 +109,10 @@ class FleetScreen(HvtuiScreen):
             if self._tree is not None and self._in_tree
             else meant
         )
+
+    def crowd(self) -> Crowd | None:
+        found = super().crowd()
+        return replace(found, current="") if found is not None else None  # the list is all hosts'
 
     @property
     def _in_tree(self) -> bool:

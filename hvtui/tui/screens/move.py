@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
-from host.plan import Plan
+from host.plan import Plan, PlanSet
 from hvtui.tui import move_text
 from hvtui.tui.screens.dialog import Dialog
-from hvtui.tui.screens.plan import PlanScreen
+from hvtui.tui.screens.plan import PlanScreen, PlanSetScreen
 from hvtui.tui.widgets.page import Page, Row, row
 
 if TYPE_CHECKING:
@@ -83,6 +83,17 @@ class HostsScreen(Dialog["Rating | None"]):
         if not self._ratings:
             return [row("looking at the hosts …", style="$text-muted", indent=3)]
         return move_text.rating_rows(self._ratings, self._cursor, self._home)
+
+
+class MovesScreen(PlanSetScreen):
+    """Several moves as one set: each VM's way in a line or two."""
+
+    def __init__(self, made: PlanSet, sights: Sequence[move_text.Sight]) -> None:
+        self._sights = tuple(sights)
+        super().__init__(made)
+
+    def _rows(self) -> list[Row]:
+        return super()._rows() if self._shows_details else move_text.moves_rows(self._plan_set, self._sights)
 
 
 class MovePlanScreen(PlanScreen):

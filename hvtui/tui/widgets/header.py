@@ -78,7 +78,7 @@ def crowd_spans(snapshot: Snapshot, crowd: Crowd, *, width: int, now_s: float) -
         more = f" +{len(lost) - 1} more" if len(lost) > 1 else ""
         left += [(f"  {printable(longest.host_name, limit=20)} ", "text"), (stale_words(longest, now_s), "alarm")]
         left.append((more, "alarm"))
-    elif len(crowd.hosts) > 1 and width >= 110:
+    elif crowd.current:
         left.append((f"  on {printable(crowd.current, limit=30)}", "dim"))
     load = replace(snapshot.load, disk_total_bytes=None) if lost and width < 110 else snapshot.load  # for want of room
     return between(left, [*meter_spans(load), *light_spans(crowd.light), (" ", "text")], width)
