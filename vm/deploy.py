@@ -18,7 +18,6 @@ from host import secrets
 from host.connection import Host
 from host.facts import read_defaults
 from host.plan import Json, Plan, PlanSet, Step
-from host.text import printable
 from host.units import MIB, format_bytes
 from vm import (  # the steps register their verbs
     cloud_init,
@@ -37,7 +36,7 @@ from vm.deploy_request import DeployRequest
 from vm.deploy_xml import Choices, deployed_xml, seed_drive, vm_request, with_machine
 from vm.new_domain_xml import NewDisk, new_mac
 from vm.profile_overrides import departures
-from vm.template_model import ImageRole, Library, Readiness, Template, TemplateImage
+from vm.template_model import ImageRole, Library, Readiness, Template, TemplateImage, library_words
 
 __all__ = ["DeployRequest", "create_steps", "plan_deploy", "ready_steps"]
 
@@ -93,7 +92,8 @@ class _Planner:
         with host.calls("plan a deployment of", request.template) as connection:
             existing = [domain.name() for domain in connection.listAllDomains(0)]
             pools = {pool.name(): pool for pool in connection.listAllStoragePools(0)}
-            checks.check_names(existing, request.names, findings)
+            is_numbered = len(request.names) > 1 or any("{" in word for word in request.command[-1:])
+            checks.check_names(existing, request.names, findings, is_numbered=is_numbered)
             volumes = self._volumes(pools)
             target = checks.read_target(host, pools, request, findings)
             checks.check_resources(host, connection, request, defaults, findings)
@@ -138,7 +138,7 @@ class _Planner:
     def _volumes(self, pools: dict[str, Any]) -> Collection[str]:
         pool = pools.get(self._library.pool)
         if pool is None or not pool.isActive():
-            reason = f"the library {printable(self._library.pool, limit=60)} is not active"
+            reason = f"the {library_words(self._library.pool)} is not active"
             self._findings.block(reason, f"Start it: {self._virsh('pool-start', '--pool', self._library.pool)}")
             return frozenset(image.volume for image in self._template.images)
         return frozenset(pool.listVolumes())

@@ -79,14 +79,18 @@ def check_hardware(hardware: HardwareProfile) -> None:
 # Names
 
 
-def check_names(existing: Collection[str], names: Sequence[str], findings: Findings) -> None:
-    """Is every name free?"""
+def check_names(
+    existing: Collection[str], names: Sequence[str], findings: Findings, *, is_numbered: bool = True
+) -> None:
+    """Is every name free? `is_numbered`: they came from a pattern with a field for the number."""
     taken = collisions(names, existing)
     if not taken:
         return
     verb = "is a VM" if len(taken) == 1 else "are VMs"
     first = first_free(names, existing)
-    remedy = f"Begin after them: --first {first}" if first is not None else "Choose another name"
+    remedy = "Choose another name"
+    if first is not None:
+        remedy = f"Begin after them: --first {first}" if is_numbered else f"{remedy}: {with_number(names[0], first)}"
     findings.block(f"there {verb} called {_names(taken)} already", remedy, exit_code=NameTaken.exit_code)
 
 
@@ -99,6 +103,12 @@ def first_free(names: Sequence[str], existing: Collection[str]) -> int | None:
     others = [found for name in existing if (found := _NUMBERED.fullmatch(name))]
     numbers = [int(found[2]) for found in others if (found[1], found[3]) == (before, after)]
     return max(numbers) + 1 if numbers else None
+
+
+def with_number(name: str, number: int) -> str:
+    """web-03 of web-01 and 3."""
+    found = _NUMBERED.fullmatch(name)
+    return f"{found[1]}{number:0{len(found[2])}d}{found[3]}" if found else name
 
 
 def _names(names: Sequence[str]) -> str:
@@ -137,7 +147,8 @@ def check_seed(request: DeployRequest, template: Template, findings: Findings) -
         findings.block(reason, "Leave the user data out, or take a template with cloud-init")
     elif request.guest != GuestProfile(request.guest.name, request.guest.description, request.guest.name_pattern):
         findings.warnings.append(
-            f"guests of the template {printable(template.name)} read no seed: of the guest profile only the names count"
+            f"guests of the template {printable(template.name)} do not read cloud-init: users, packages and whatever "
+            "else the guest profile says do not reach them, only its names are used"
         )
 
 

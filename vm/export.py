@@ -245,7 +245,7 @@ def _check_target(directory: Path, findings: _Findings) -> None:
     parent = directory.parent
     shown = printable(str(directory), limit=200)
     if os.path.lexists(directory) and not (directory.is_dir() and not any(directory.iterdir())):
-        remedy = f"Give a new one, such as {shown}/bundle" if directory.is_dir() else "Give another directory"
+        remedy = f"Give a new one, such as {printable(str(_free_sibling(directory)), limit=200)}"
         findings.blockers.append(Blocker(f"{shown} is there already", remedy, exit_code=Conflict.exit_code))
     elif not parent.is_dir():
         reason = f"there is no directory {printable(str(parent), limit=200)}"
@@ -253,6 +253,11 @@ def _check_target(directory: Path, findings: _Findings) -> None:
     elif not os.access(parent, os.W_OK | os.X_OK):
         reason = f"you may not write to {printable(str(parent), limit=200)}"
         findings.blockers.append(Blocker(reason, "Choose another directory", exit_code=Denied.exit_code))
+
+
+def _free_sibling(directory: Path) -> Path:
+    numbered = (directory.with_name(f"{directory.name}-{number}") for number in range(2, 1000))
+    return next((each for each in numbered if not os.path.lexists(each)), directory.with_name("another"))
 
 
 def _check_space(directory: Path, findings: _Findings) -> None:

@@ -8,6 +8,7 @@ is imported is read once more before it is trusted: a plan may have been made lo
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vm.create_steps import or_none, settle
 from vm.domain_xml import parse, to_text
 from vm.redact import insert
 
+_MADE_TO_BOOT = re.compile(r"-(kernel|initrd)$")
 _NO_VOLUME = frozenset({libvirt.VIR_ERR_NO_STORAGE_VOL})
 _NO_POOL = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL})
 SHARED = (Role.KERNEL, Role.INITRD)  # QEMU reads them as its own user, and libvirt gives them to nobody
@@ -87,6 +89,8 @@ def remove_volume(ctx: StepContext, args: Args, result: Result | None = None) ->
 def inverse_volume(args: Args, _result: Result) -> Step:
     """The step that removes the volume, unless a VM uses it."""
     loss = f"the disk {args['name']} and everything written to it"
+    if _MADE_TO_BOOT.search(args["name"]):
+        loss = f"the {args['name'].rpartition('-')[2]} {args['name']}"
     names = {"pool": args["pool"], "name": args["name"]}
     return Step("create.remove-volume", f"Remove {args['name']}", names, losses=(loss,))
 

@@ -8,12 +8,12 @@ is a problem in words and never hides the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import libvirt
 
-from host import volumes
+from host import images, volumes
 from host.connection import Host
 from host.errors import HvtuiError, NotFound, Unsupported, UsageError, WrongState
 from host.text import did_you_mean, printable
@@ -23,7 +23,7 @@ from vm.domain_xml import disk_source, parse
 from vm.library_index import INDEX_NAME, read_index
 from vm.template_manifest import LIMIT_BYTES, SUFFIX, from_document, from_toml, parse_manifest_name
 from vm.template_mark import template_of
-from vm.template_model import DEFAULT_LIBRARY, Library, Template
+from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Template, library_words
 
 FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 _PROFILES = (".hardware.toml", ".guest.toml")  # vm.profile_store's
@@ -34,7 +34,21 @@ def read(host: Host, pool: str = DEFAULT_LIBRARY) -> Library:
     """The library in the storage pool of that name; one with exists=False where there is none. A constant number of
     calls with a good index. Raises Unsupported for a pool that holds no files, ConnectionLost, Denied."""
     with host.calls("read the library", pool) as connection:
-        return read_here(connection, pool)
+        is_far = not host.is_local and not host.is_simulated and not host.read_only
+        if is_far and (there := find_pool(connection, pool)) is not None:
+            volumes.refresh(there)
+        found = read_here(connection, pool)
+    return replace(found, free_bytes=_free_bytes(host, found))
+
+
+def _free_bytes(host: Host, library: Library) -> int | None:
+    """What the file system says, where it is this machine's: libvirt counts only when a pool is refreshed."""
+    if library.free_bytes is None or not host.is_local or host.is_simulated:
+        return library.free_bytes
+    try:
+        return images.free_bytes(library.path)
+    except HvtuiError:
+        return library.free_bytes
 
 
 def read_here(connection: Any, pool: str) -> Library:
@@ -162,7 +176,8 @@ def find(host: Host, name: str, pool: str = DEFAULT_LIBRARY) -> tuple[Library, T
         if template.name == name:
             return library, template
     known = [template.name for template in library.templates]
-    otherwise = "" if known else "The library is empty: 'hvtui template add'"
+    empty = f"The {library_words(pool)} is empty: 'hvtui template add' fills it, --library names another"
+    otherwise = "" if known else empty
     shown = printable(name, limit=60)
     remedy = did_you_mean(name, known, otherwise=otherwise)
     broken = next((each for each in library.problems if each.startswith(f"{shown}.r")), "")
@@ -174,9 +189,8 @@ def find(host: Host, name: str, pool: str = DEFAULT_LIBRARY) -> tuple[Library, T
 def check_usable(library: Library) -> None:
     """Raises NotFound where there is no such pool, WrongState where it is not active."""
     if not library.exists:
-        remedy = (
-            "The first 'hvtui template add' makes it" if library.pool == DEFAULT_LIBRARY else "See 'virsh pool-list'"
-        )
+        there = "" if library.pool == DEFAULT_LIBRARY else f" --library {printable(library.pool, limit=60)}"
+        remedy = f"The first 'hvtui template add{there}' makes it; another one is named with --library"
         raise NotFound("there is no such library", about=library.pool, remedy=remedy)
     if not library.is_active:
         remedy = f"Start it: virsh pool-start --pool {printable(library.pool)}"
@@ -191,6 +205,13 @@ def linked_vms(host: Host, library: Library, template: Template) -> tuple[str, .
     that no VM uses is told by its path. Reads every VM and every active pool. Raises ConnectionLost, Denied."""
     with host.calls("see who uses the template", template.name) as connection:
         return linked_here(connection, host, library.pool, template)
+
+
+def overlaid_vms(host: Host, library: Library, template: Template) -> tuple[str, ...]:
+    """Those of `linked_vms` whose disks are overlays on the template's disks; others load its kernel alone. Raises
+    ConnectionLost, Denied."""
+    disks = replace(template, images=tuple(each for each in template.images if each.role is ImageRole.DISK))
+    return tuple(name for name in linked_vms(host, library, disks) if not name.startswith("/"))
 
 
 def linked_here(connection: Any, host: Host, pool: str, template: Template) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from vm import library as libraries
 from vm import profile_toml, profile_values
 from vm.commands import host_blockers
 from vm.create_request import TINY_MEMORY_BYTES
-from vm.library_pool import pool_blockers, pool_steps
+from vm.library_pool import pool_steps, pool_warnings
 from vm.profile_model import GuestProfile, GuestUser, HardwareProfile
 from vm.profile_settings import FULL_SUDO
 from vm.profile_steps import ProfileVolume, parse_volume_name, read_whole, text_hash, volume_name
@@ -263,7 +263,8 @@ def plan_add_profile(
         host_uri=host.uri,
         steps=tuple(steps),
         command=command or ("profile", "edit" if replaces else "add", profile.name),
-        blockers=(*host_blockers(host), *pool_blockers(found.library), *_adding_blockers(found, profile, replaces)),
+        warnings=pool_warnings(found.library),
+        blockers=(*host_blockers(host), *_adding_blockers(found, profile, replaces)),
     )
 
 

@@ -31,9 +31,9 @@ from vm.commands import host_blockers
 from vm.create_checks import Findings
 from vm.create_request import Firmware
 from vm.library import read
-from vm.library_pool import pool_blockers, pool_steps
+from vm.library_pool import pool_steps, pool_warnings
 from vm.template_manifest import check_template, check_template_name
-from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Readiness, Template, TemplateImage
+from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Readiness, Template, TemplateImage, library_words
 from vm.template_prepare import disk_kind
 
 __all__ = ["AddRequest", "OriginKind", "plan_add", "template_steps", "template_uuid", "tidy_steps"]
@@ -135,8 +135,8 @@ def plan_add(host: Host, request: AddRequest) -> Plan:
         command=("template", "add", *options(request), request.name),
         vm_uuid=template_uuid(host, request.library, request.name),
         vm_name=request.name,
-        warnings=tuple(findings.warnings),
-        blockers=(*host_blockers(host), *pool_blockers(library), *findings.blockers),
+        warnings=(*pool_warnings(library), *findings.warnings),
+        blockers=(*host_blockers(host), *findings.blockers),
         keeps=(f"{request.source} stays where it is",) if request.kind is OriginKind.FILE else (),
         long=True,
     )
@@ -213,7 +213,7 @@ def _upload_step(host: Host, args: Mapping[str, Any], roles: Iterable[ImageRole]
         name = template_steps.image_name(args["name"], args["mark"], role)
         commands.append(_virsh(host, "vol-create-as", "--pool", args["pool"], "--name", name, "--capacity", "SIZE"))
         commands.append(_virsh(host, "vol-upload", "--pool", args["pool"], "--vol", name, "--file", "FILE"))
-    return Step("template.upload", f"Upload it to the library {args['pool']}", kept, tuple(commands))
+    return Step("template.upload", f"Upload it to the {library_words(args['pool'])}", kept, tuple(commands))
 
 
 def _store_step(request: AddRequest, args: Mapping[str, Any], words: str) -> Step:
@@ -399,7 +399,7 @@ class _Source:
         if free_bytes is None and self._host.is_local and not self._host.is_simulated:
             steps = pool_steps(self._host, self._library)
             free_bytes = images.free_bytes(str(steps[0].args["path"])) if steps else None
-        self._need(free_bytes, size_bytes, f"the library {printable(self._library.pool)}", "Remove what is not needed")
+        self._need(free_bytes, size_bytes, f"the {library_words(self._library.pool)}", "Remove what is not needed")
 
     def _need(self, free_bytes: int | None, size_bytes: int, place: str, remedy: str) -> None:
         if free_bytes is not None and free_bytes < size_bytes + _SLACK_BYTES:

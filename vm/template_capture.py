@@ -32,7 +32,7 @@ from vm.deploy_steps import seed_drives
 from vm.domain_xml import disk_source, parse, read_config, to_text
 from vm.import_machine import wants_secure_boot
 from vm.library import read
-from vm.library_pool import pool_blockers, pool_steps
+from vm.library_pool import pool_steps, pool_warnings
 from vm.model import Vm, VmConfig, VmState
 from vm.template_add import finish_step, template_uuid, tidy_steps
 from vm.template_manifest import check_template_name
@@ -118,8 +118,8 @@ class _Planner:
             command=("template", "capture", *self._options(), request.name),
             vm_uuid=template_uuid(host, request.library, request.name),
             vm_name=request.name,
-            warnings=tuple(dict.fromkeys(findings.warnings)),
-            blockers=(*host_blockers(host), *pool_blockers(self._library), *findings.blockers),
+            warnings=tuple(dict.fromkeys((*pool_warnings(self._library), *findings.warnings))),
+            blockers=(*host_blockers(host), *findings.blockers),
             keeps=(f"{vm.name} and its disks stay as they are",),
             long=True,
         )  # fmt: skip

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from host.text import printable
 from vm.create_request import Firmware
 
 DEFAULT_LIBRARY = "library"
+
+
+def library_words(pool: str) -> str:
+    """ "library" for the usual one, else "library golden"; harmless to show."""
+    return "library" if pool == DEFAULT_LIBRARY else f"library {printable(pool, limit=60)}"
 
 
 class ImageRole(StrEnum):

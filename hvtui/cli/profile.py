@@ -25,6 +25,7 @@ from hvtui.cli.output import (
     write_records,
     write_text,
 )
+from hvtui.cli.profile_words import told_as_options
 from hvtui.cli.session import Session
 from vm.profile_model import HardwareProfile
 from vm.template_model import DEFAULT_LIBRARY
@@ -271,7 +272,8 @@ def _with_settings(found: Profile, settings: Sequence[str], kind: str | None) ->
     is_hardware = isinstance(found, HardwareProfile)
     hardware = found if isinstance(found, HardwareProfile) else HardwareProfile()
     guest = GuestProfile() if isinstance(found, HardwareProfile) else found
-    changed_hardware, changed_guest = override(hardware, guest, *settings)
+    with told_as_options():
+        changed_hardware, changed_guest = override(hardware, guest, *settings)
     strays = changed_guest != guest if is_hardware else changed_hardware != hardware
     if strays:
         other = "guest" if is_hardware else "hardware"

@@ -107,4 +107,5 @@ def _member_line(job: Job, width: int) -> str:
 def _how_many(job_set: JobSet) -> str:
     first = f" after {len(job_set.preparations)} preparations" if len(job_set.preparations) > 1 else ""
     first = " after a preparation" if len(job_set.preparations) == 1 else first
-    return f"{len(job_set.main)} jobs{first}, set {job_set.id}"
+    count = len(job_set.main)
+    return f"{count} {'job' if count == 1 else 'jobs'}{first}, set {job_set.id}"

@@ -48,7 +48,7 @@ template = Noun("template", verbs=VERBS, help="Templates: the images in the libr
 
 LIBRARY = option("--library", "--pool", "library", metavar="NAME", text=LIBRARY_HELP)
 MOST_OTHERS = 6
-EMPTY = "No template in the library {} yet. A first one in seconds: hvtui template add tiny --from tiny"
+EMPTY = "No template in the {} yet. A first one in seconds: hvtui template add tiny --from tiny"
 
 
 def _size_bytes(template: Template) -> int:
@@ -127,7 +127,8 @@ COLUMNS: tuple[Column[Template], ...] = (
     Column("manifest", "The volume that says all this.", lambda t: t.manifest),
 )
 SHOWN_KEYS = (
-    ("linked", "`template show` only: the VMs that need its images, and overlays that no VM uses."),
+    ("needed_by", "`template show` only: the VMs that need its images, and overlays that no VM uses."),
+    ("linked", "`template show` only: those VMs whose disks are overlays on its disks (others load its kernel)."),
     ("support", "`template show` only: what osinfo-db knows of its system, or null."),
 )
 
@@ -173,7 +174,7 @@ def tell_problems(library: Library) -> None:
 @verb("list", LIBRARY, text="List the templates of the library. What is wrong with one is told on standard error.")
 def list_(session: Session, library: str | None) -> None:
     from vm.library import check_usable, read
-    from vm.template_model import DEFAULT_LIBRARY
+    from vm.template_model import DEFAULT_LIBRARY, library_words
 
     choose(COLUMNS, session.columns)  # a wrong one is told before anything is read
     pool = session.library(library)
@@ -182,7 +183,7 @@ def list_(session: Session, library: str | None) -> None:
         check_usable(found)
     tell_problems(found)
     if session.output is Format.TABLE and not found.templates:
-        narrate(EMPTY.format(printable(pool, limit=60)))
+        narrate(EMPTY.format(library_words(pool)))
     else:
         write_list(found.templates, COLUMNS, output=session.output, chosen=session.columns)
     if session.output is Format.TABLE and found.others:
@@ -198,7 +199,7 @@ def list_(session: Session, library: str | None) -> None:
     text="Show everything about templates: images, defaults, the support of their system, and the VMs that need them.",
 )
 def show(session: Session, names: tuple[str, ...], library: str | None) -> None:
-    from vm.library import linked_vms
+    from vm.library import linked_vms, overlaid_vms
 
     columns = choose(COLUMNS, session.columns) or COLUMNS
     found, templates = chosen_templates(session, names, library)
@@ -211,17 +212,19 @@ def show(session: Session, names: tuple[str, ...], library: str | None) -> None:
             write_text("\n")
         lines = _facts({column.key: column.value(each) for column in columns})
         if columns is COLUMNS:
-            linked = linked_vms(host, found, each)
-            lines += [*support_lines(_support(each)), *((("linked", ", ".join(linked)),) if linked else ())]
+            needed_by, linked = linked_vms(host, found, each), overlaid_vms(host, found, each)
+            lines += support_lines(_support(each))
+            lines += [(key, ", ".join(names)) for key, names in (("needed by", needed_by), ("linked", linked)) if names]
         write_facts(lines)
 
 
 def _record(host: Host, library: Library, template: Template, columns: Sequence[Column[Template]]) -> dict[str, Json]:
-    from vm.library import linked_vms
+    from vm.library import linked_vms, overlaid_vms
 
     values = record(template, columns)
     if columns is COLUMNS:
-        values["linked"] = list(linked_vms(host, library, template))
+        values["needed_by"] = list(linked_vms(host, library, template))
+        values["linked"] = list(overlaid_vms(host, library, template))
         values["support"] = support_record(_support(template))
     return values
 

@@ -10,6 +10,7 @@ import click
 
 from host.errors import NotFound, UsageError
 from hvtui.cli.grammar import LIBRARY_HELP, names_argument, option, verb
+from hvtui.cli.profile_words import told_as_options
 from hvtui.cli.session import Session
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def request(
     until = DEFINED if no_start else until or READY
     library = session.library(given["library"])
     text = read_user_data(user_data) if user_data else ""
-    parts = read_parts(session.host(), template, library=library, profiles=profiles, settings=settings)
+    with told_as_options():
+        parts = read_parts(session.host(), template, library=library, profiles=profiles, settings=settings)
     wanted = pattern or parts.guest.name_pattern
     if not wanted:
         raise UsageError("nothing says what the VM is called", remedy="Give a name, or a pattern: 'web-{:02}' -n 20")

@@ -21,7 +21,7 @@ from hvtui.cli.session import Session
         required=True,
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        text="The bundle's directory, on this machine; it is made.",
+        text="The bundle's directory, on this machine; it is made, in a directory that is there.",
     ),
     option("--leave-out", multiple=True, metavar="DISK", text="Leave this disk (its target) out (may be repeated)."),
     text="Export a VM that is off to a bundle: definition, disks, firmware variables and TPM state, with checksums. "

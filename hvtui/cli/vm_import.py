@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from host.text import printable
 from host.units import parse_size
 from hvtui.cli.change import change
@@ -39,7 +39,7 @@ MANIFEST = "hvtui-bundle.json"
         text="What its cards are connected to: a network's name, bridge:NAME, user or none; for a bundle, what takes "
         "OLD's place (may be repeated).",
     ),
-    option("--start", is_flag=True, text="Start it at once."),
+    option("--start/--no-start", "start", default=False, text="Start it at once, or not (the default)."),
     option("--max-size", metavar="SIZE", text="The largest disk that is taken, as 8T (4T unless given)."),
     option("--restore/--copy", "restore", default=None, text="A bundle: keep its identity, or a copy (the default)."),
     option("--register", is_flag=True, text="A bundle: use its disks where they lie, on this machine."),
@@ -54,6 +54,9 @@ MANIFEST = "hvtui-bundle.json"
     "or an OVA; compressed ones too. --dry-run compares them with this host and says what would be otherwise.",
 )
 def import_(session: Session, sources: tuple[Path, ...], **given: Any) -> int:
+    gone = next((path for path in sources if not path.expanduser().exists()), None)
+    if gone is not None:
+        raise NotFound("no such file or directory", about=str(gone))
     made = _bundle(sources, given) if _is_bundle(sources) else _disks(sources, given)
     name, make = made
     host = session.host()

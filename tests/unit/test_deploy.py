@@ -14,7 +14,8 @@ from host.job_model import JobState
 from host.journal import Journal
 from host.units import GIB, MIB
 from tests.support import new_vms
-from vm import deploy, inventory, steps
+from vm import deploy, deploy_checks, inventory, steps
+from vm.create_checks import Findings
 from vm.create_request import Firmware
 from vm.delete import plan_delete
 from vm.deploy_request import DeployRequest
@@ -387,3 +388,17 @@ def test_a_template_for_another_firmware_is_refused_where_the_host_has_none(host
     monkeypatch.setattr(deploy, "read_defaults", lambda _host: replace(new_vms.KVM, secure_boot=False))
     monkeypatch.setattr(deploy.checks, "check_template", lambda *_: None)
     assert "no Secure Boot" in " ".join(reasons(deploy.plan_deploy(host, ONE)))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_numbered", "remedy"),
+    [
+        (("web-01", "web-02"), True, "Begin after them: --first 4"),
+        (("web-01",), False, "Choose another name: web-04"),
+        (("lonely",), False, "Choose another name"),
+    ],
+)
+def test_a_name_that_is_taken_is_answered_with_what_can_be_given(names, is_numbered, remedy):
+    findings = Findings()
+    deploy_checks.check_names(["web-01", "web-03", "lonely"], names, findings, is_numbered=is_numbered)
+    assert findings.blockers[0].remedy == remedy

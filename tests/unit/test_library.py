@@ -385,3 +385,20 @@ def test_a_vm_that_says_it_is_linked_counts_where_its_disk_cannot_be_looked_at(
         assert library.linked_vms(host, found, found.templates[0]) == ("far",)
     finally:
         far.undefine()
+
+
+def test_the_room_is_that_of_now_and_not_of_the_last_refresh(
+    host: Host, pool: libvirt.virStoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library.images, "free_bytes", lambda _path: 4711)
+    assert host.is_local
+    assert library.read(host, pool.name()).free_bytes == 4711
+
+
+def test_an_empty_library_is_named_with_the_way_to_another(host: Host, pool: libvirt.virStoragePool) -> None:
+    with pytest.raises(NotFound) as caught:
+        library.find(host, "web", pool.name())
+    assert "--library names another" in caught.value.remedy
+    with pytest.raises(NotFound) as missing:
+        library.find(host, "web", "golden")
+    assert "'hvtui template add --library golden' makes it" in missing.value.remedy

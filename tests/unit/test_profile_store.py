@@ -88,8 +88,11 @@ def test_only_the_library_of_the_usual_name_is_made_by_itself(simulated: Host) -
     plan = plan_add_profile(simulated, LIBRARY, HardwareProfile(name="web"))
     assert verbs(plan) == ["create.pool", "profile.write"]
     assert not plan.blockers
-    with pytest.raises(NotFound, match="there is no library elsewhere"):
-        plan_add_profile(simulated, "elsewhere", HardwareProfile(name="web")).raise_if_blocked()
+    plan = plan_add_profile(simulated, "elsewhere", HardwareProfile(name="web"))
+    assert plan.warnings == ("there is no library elsewhere yet: it is made",)
+    assert plan.steps[0].title == "Make the storage pool elsewhere in /var/lib/libvirt/elsewhere"
+    reserved = plan_add_profile(simulated, "qemu", HardwareProfile(name="web"))
+    assert reserved.steps[0].args["path"] == "/var/lib/libvirt/library-qemu"
 
 
 def test_what_is_not_stored_is_neither_changed_nor_removed(simulated: Host) -> None:
