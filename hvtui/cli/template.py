@@ -174,12 +174,12 @@ def tell_problems(library: Library) -> None:
 @verb("list", LIBRARY, text="List the templates of the library. What is wrong with one is told on standard error.")
 def list_(session: Session, library: str | None) -> None:
     from vm.library import check_usable, read
-    from vm.template_model import DEFAULT_LIBRARY, library_words
+    from vm.template_model import library_words
 
     choose(COLUMNS, session.columns)  # a wrong one is told before anything is read
     pool = session.library(library)
     found = read(session.host(), pool)
-    if found.exists or pool != DEFAULT_LIBRARY:
+    if found.exists or library:
         check_usable(found)
     tell_problems(found)
     if session.output is Format.TABLE and not found.templates:

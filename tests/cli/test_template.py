@@ -142,6 +142,7 @@ def test_the_library_is_that_of_the_host_in_the_configuration(
     config_file.write_text(f'[[host]]\nname = "lab"\nuri = "{simulated_uri}"\nlibrary = "golden"\n', encoding="utf-8")
     told = hv(*words, "--host", "lab", connect=None) if is_named else hv(*words)
     assert "golden" in told.err or "golden" in told.out or "profile" in words, told
+    assert told.code == (0 if "list" in words else 3)
     other = hv(*words, "--library", "silver")
     assert "golden" not in other.err
     if "profile" not in words:
