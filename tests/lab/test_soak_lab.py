@@ -9,7 +9,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
 from tests.support.soak import Record, Soak
 from tests.support.soak_watch import Watch
-from tests.support.soak_world import World
+from tests.support.soak_world import SoakGuest, World
 
 MOVES = int(os.environ.get("HVTUI_SOAK", "0")) or 13
 IS_LONG = "HVTUI_SOAK" in os.environ
@@ -42,6 +43,20 @@ def say(words: object) -> None:
     sys.stdout.flush()
 
 
+def say_sums(records: list[Record], guests: list[SoakGuest]) -> None:
+    """How often each kind of move and each fault was drawn, how the jobs ended, how long all took."""
+    say(f"{len(records)} moves in {sum(record.seconds for record in records):.0f} s")
+    say(f"kinds: {sums(record.kind for record in records)}")
+    say(f"faults: {sums(record.fault for record in records)}")
+    say(f"first ends: {sums(record.ends[0].split(' (')[0] if record.ends else 'none' for record in records)}")
+    say(f"ends: {sums(record.ends[-1].split(' (')[0] if record.ends else 'none' for record in records)}")
+    say(f"guests that died in the emulator and were told of: {sum(guest.deaths for guest in guests)}")
+
+
+def sums(words: Iterable[str]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
+
+
 @pytest.mark.flaky(reruns=0)  # a guest that is lost once is lost
 @pytest.mark.timeout(MOST_S + 900)
 def test_no_guest_is_lost_or_doubled_by_random_moves_with_random_faults(world: World):
@@ -54,6 +69,7 @@ def test_no_guest_is_lost_or_doubled_by_random_moves_with_random_faults(world: W
         while len(records) < MOVES and time.monotonic() < until_s:
             records.append(soak.move(len(records) + 1))
             say(records[-1])
+    say_sums(records, world.guests)
     wrong = [str(record) for record in records if record.wrong]
     assert not wrong, "\n".join([f"HVTUI_SOAK_SEED={seed}", *wrong])
     assert records

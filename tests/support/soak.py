@@ -119,7 +119,8 @@ class Soak:
         is_off = kind is MoveKind.OFFLINE
         may_be_off = act.is_ended or expected in act.dead or is_off
         record.wrong += self._watch.doubled()
-        record.wrong += world.wrong(guest, Expected(expected, may_be_off, must_be_off=is_off))
+        has_told = any("booted anew" in warning for warning in job.warnings)
+        record.wrong += world.wrong(guest, Expected(expected, may_be_off, must_be_off=is_off, has_told=has_told))
         if not record.wrong:
             self._check_others(record, guest, act)
             record.wrong += world.left_over()
@@ -198,7 +199,7 @@ class Soak:
 
 
 def _end(job: Job) -> str:
-    words = f" ({job.error} | {job.remedy})" if job.error else ""
+    words = f" ({job.error} | {job.remedy})" if job.error else "".join(f" ({told})" for told in job.warnings)
     return f"{job.state}{' kept' if job.kept else ''}{words}"
 
 
