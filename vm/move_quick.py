@@ -7,6 +7,7 @@ fallback of a live move that does not converge: they find nothing to do when tha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from host.plan import Json, Step
@@ -40,7 +41,8 @@ def quick_steps(draft: MoveDraft) -> tuple[Step, ...]:
 def instead_steps(draft: MoveDraft) -> tuple[Step, ...]:
     """What a live move's plan has after its own step, for the case that it is given up: nothing to do when the guest is
     at the target."""
-    return (*hold_step(draft), *hand_over_steps(draft, fallback=True))
+    steps = (*hold_step(draft), *hand_over_steps(draft, fallback=True))
+    return tuple(replace(step, title=f"If quick instead: {step.title[0].lower()}{step.title[1:]}") for step in steps)
 
 
 def hand_over_steps(draft: MoveDraft, *, fallback: bool = False) -> tuple[Step, ...]:
@@ -58,14 +60,13 @@ def hand_over_steps(draft: MoveDraft, *, fallback: bool = False) -> tuple[Step, 
         "fallback": fallback,
     }
     own = [image for image in images_of(draft) if not is_base(draft, image)]
-    when = " if it is still there" if fallback else ""
     common = bool(draft.shared) and not own
     return (
-        Step("move.save", f"Save {name} to a file at {source}{when}", args,
+        Step("move.save", f"Save {name} to a file at {source}", args,
              (f"virsh -c {picture.source_uri} save --domain {name} --file {path}",)),
-        Step("move.carry", f"Copy its saved memory{' and its disks' if own else ''} to {target}{when}"
+        Step("move.carry", f"Copy its saved memory{' and its disks' if own else ''} to {target}"
              if not common else f"See that {target} has its saved memory", {**args, "images": own}),
-        Step("move.restore", f"Restore {name} at {target}{when}", args,
+        Step("move.restore", f"Restore {name} at {target}", args,
              (f"virsh -c {picture.target_uri} restore --file {target_path}",)),
         Step("move.drop-save", "Remove the saved memory, now that it runs", args),
     )  # fmt: skip
