@@ -103,7 +103,7 @@ class Proposing(App[None]):
             if not await self.push_screen_wait(shown):
                 if shown.remedy is None:
                     return False
-                plans = await self._remedied(plans, shown.remedy, again)
+                plans = await self._remedied(plans, held, shown.remedy, again)
                 return await self.propose(
                     plans, done=done, ask=True, accepted=accepted, again=again, left=left, dialog=dialog
                 )
@@ -150,10 +150,12 @@ class Proposing(App[None]):
         elif ended := outcome_words(told):
             self.say(*ended)
 
-    async def _remedied(self, plans: Sequence[Plan], remedy: Remedy, again: Again | None) -> Sequence[Plan]:
-        """Propose the remedy for the VMs that it belongs to. Returns the plans to come back to: the same ones when the
-        remedy was not wanted, none when there is nothing left to do."""
-        vms = self.vms_of([plan for plan in plans if plan.blockers and plan.vm_uuid in remedy.uuids])
+    async def _remedied(
+        self, plans: Sequence[Plan], held: Sequence[Plan], remedy: Remedy, again: Again | None
+    ) -> Sequence[Plan]:
+        """Propose the remedy for the VMs that it belongs to; `held` are the plans with what jobs block of them. Returns
+        the plans to come back to: the same ones when the remedy was not wanted, none when there is nothing to do."""
+        vms = self.vms_of([plan for plan in held if plan.blockers and plan.vm_uuid in remedy.uuids])
         done = REMEDIED.get(remedy.blocker_id, remedy.action.done)
         if not await self.propose(await self.plan_each(remedy.plan, Target(vms=vms)), done=done):
             return plans

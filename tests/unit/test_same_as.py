@@ -75,8 +75,14 @@ def test_a_hostile_name_is_harmless_to_show_and_right_to_paste():
 def test_one_command_stands_for_plans_that_differ_in_the_name_alone():
     plans = [plan("vm", "start", name, uri=LAB2, vm_name=name) for name in ("a", "b c")]
     assert command_lines(plans) == [f"hvtui --headless --connect {LAB2} vm start a 'b c'"]
-    other = plan("vm", "stop", "d", vm_name="d")
-    assert len(command_lines([*plans, other])) == 3
+    assert len(command_lines([*plans, plan("vm", "stop", "d", uri=LAB2, vm_name="d")])) == 3
+
+
+def test_plans_of_several_hosts_are_a_command_for_each_host():
+    plans = [plan("vm", "start", name, uri=LAB2, vm_name=name) for name in ("a", "b")]
+    there = f"hvtui --headless --connect {LAB2} vm start a b"
+    assert command_lines([*plans, plan("vm", "start", "c", vm_name="c")]) == [there, "hvtui --headless vm start c"]
+    assert command_lines([*plans, plan("vm", "stop", "c", vm_name="c")]) == [there, "hvtui --headless vm stop c"]
 
 
 def test_what_cannot_be_done_is_left_out_of_the_command_unless_nothing_can():
