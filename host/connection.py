@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -111,8 +112,13 @@ def is_simulated_uri(uri: str) -> bool:
     return _scheme_and_host(uri)[0].split("+")[0] == "test"
 
 
+def _first_label(host_name: str) -> str:
+    """libvirt tells the name with its domain where it can find one out."""
+    return host_name.partition(".")[0].lower()
+
+
 def is_local_uri(uri: str) -> bool:
-    """True when the hypervisor runs on this machine."""
+    """True when the URI names no other machine. The socket that it may name can lead to one: see `Host.is_local`."""
     scheme, host = _scheme_and_host(uri)
     return scheme.partition("+")[2] in {"", "unix"} and not host
 
@@ -144,7 +150,6 @@ class Host:
         self.name = name
         self.read_only = read_only
         self.is_simulated = is_simulated_uri(uri)
-        self.is_local = is_local_uri(uri)
         self._main: libvirt.virConnect | None = None
         self._spares: list[libvirt.virConnect] = []
         self._is_main_taken = False
@@ -160,6 +165,16 @@ class Host:
         self._closed = threading.Event()
         self._wake = threading.Event()
         self._supervisor: threading.Thread | None = None
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether the hypervisor runs on this machine, so that its paths and its memory are this process's too.
+        Of a URI that names a socket (ssh can forward one, a container has its own) the host's name tells, which is
+        asked once. Raises ConnectionLost, Denied, only for such a URI."""
+        if not is_local_uri(self.uri) or "socket=" not in self.uri:
+            return is_local_uri(self.uri)
+        with self.calls("ask for the name of", self.name) as connection:
+            return _first_label(connection.getHostname()) == _first_label(os.uname().nodename)
 
     @property
     def link(self) -> Link:

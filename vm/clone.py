@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
+from host import pool_room
 from host.connection import Host
 from host.errors import Conflict, NotFound, Unsupported
 from host.plan import Blocker, Json, Plan, PlanSet, Step
@@ -120,7 +121,8 @@ class _Planner:
             for each in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
                 description = parse(each.XMLDesc(0), root="pool")
                 path = description.findtext("target/path", "")
-                self._pools[each.name()] = (description.get("type", ""), path, int(each.info()[3]))
+                room = pool_room.free_bytes(host, path, each.info())
+                self._pools[each.name()] = (description.get("type", ""), path, room)
             disks = self._read_disks(connection, root)
         if self._live and disks:
             findings.warnings.append(

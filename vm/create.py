@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from host import images
+from host import images, pool_room
 from host.connection import Host
 from host.errors import NotFound, Unsupported
 from host.facts import GuestDefaults, read_defaults
@@ -180,7 +180,7 @@ class _Planner:
         if kind == "logical" and (self._is_tiny() or self._request.disk_format != "raw"):
             self._findings.block(f"{printable(name)} holds logical volumes", "Choose the format raw, or another pool")
         if pool.isActive():
-            return _Pool(path, kind, pool.info()[3], frozenset(pool.listVolumes()))
+            return _Pool(path, kind, pool_room.free_bytes(self._host, path, pool.info()), frozenset(pool.listVolumes()))
         command = self._virsh("pool-start", "--pool", name)
         title = f"Start the storage pool {name}"
         step = Step("create.pool", title, self._pool_args(path), (command,))

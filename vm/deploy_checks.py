@@ -16,7 +16,7 @@ from typing import Any
 
 import libvirt
 
-from host import images
+from host import images, pool_room
 from host.connection import Host
 from host.errors import NameTaken, NotFound, Unsupported, UsageError
 from host.facts import GuestDefaults
@@ -178,10 +178,8 @@ def read_target(host: Host, pools: dict[str, Any], request: DeployRequest, findi
     if name in pools:
         root = parse(pools[name].XMLDesc(0), root="pool")
         path, is_active = root.findtext("target/path", ""), bool(pools[name].isActive())
-        free_bytes = _free_bytes(host, path)
-        if free_bytes is None and is_active:
-            free_bytes = int(pools[name].info()[3])
-        target = Target(name, path, root.get("type", ""), is_active=is_active, free_bytes=free_bytes)
+        room = pool_room.free_bytes(host, path, pools[name].info()) if is_active else _free_bytes(host, path)
+        target = Target(name, path, root.get("type", ""), is_active=is_active, free_bytes=room)
         _check_kind(target, findings, linked=request.linked)
         return target
     from vm.create import DEFAULT_POOL, DEFAULT_POOL_PATH
@@ -196,7 +194,7 @@ def read_target(host: Host, pools: dict[str, Any], request: DeployRequest, findi
 
 
 def _free_bytes(host: Host, path: str) -> int | None:
-    """What the file system says, where it is this machine's: libvirt counts again only when a pool is refreshed."""
+    """Where there is no active pool to be asked: what the file system says, where it is this machine's."""
     return images.free_bytes(path) if path.startswith("/") and host.is_local and not host.is_simulated else None
 
 

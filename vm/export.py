@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
-from host import images
+from host import images, pool_room
 from host.connection import Host
 from host.errors import Conflict, Denied, HvtuiError, NotFound, Unsupported, UsageError
 from host.plan import Blocker, Json, Plan, Step
@@ -192,9 +192,13 @@ def _add_source(connection: Any, host: Host, disk: Element, findings: _Findings)
             volume.name(),
             size_bytes=size_bytes,
             is_built_on=is_built_on and image_format != "raw",
-            free_bytes=int(pool.info()[3]),
+            free_bytes=pool_room.free_bytes(host, _path(pool), pool.info()),
         )
     )
+
+
+def _path(pool: Any) -> str:
+    return parse(pool.XMLDesc(0), root="pool").findtext("target/path", "")
 
 
 def _chain(connection: Any, volume: Any) -> tuple[int | None, bool]:

@@ -8,7 +8,7 @@ import uuid as uuids
 from pathlib import Path
 from typing import Any
 
-from host import images
+from host import images, pool_room
 from host.connection import Host
 from host.errors import NotFound, Unsupported
 from host.plan import Step
@@ -33,11 +33,9 @@ def read_pool(host: Host, connection: Any, name: str, findings: Findings) -> Tar
         if kind not in FILE_POOLS:
             reason = f"the storage pool {shown} holds no files ({printable(kind, limit=20)})"
             findings.block(reason, "Choose a directory pool", exit_code=Unsupported.exit_code)
-        free_bytes = _free_bytes(host, path)
-        if free_bytes is None and is_active:
-            free_bytes = int(pools[name].info()[3])
+        room = pool_room.free_bytes(host, path, pools[name].info()) if is_active else _free_bytes(host, path)
         findings.ok(f"the storage pool {shown} is there" + ("" if is_active else ", and is started"))
-        return Target(name, path, kind, is_active=is_active, free_bytes=free_bytes)
+        return Target(name, path, kind, is_active=is_active, free_bytes=room)
     if name != DEFAULT_POOL:
         known = ", ".join(printable(each, limit=60) for each in sorted(pools)) or "none"
         findings.block(f"there is no storage pool {shown}", f"Pools here: {known}", exit_code=NotFound.exit_code)
@@ -47,7 +45,7 @@ def read_pool(host: Host, connection: Any, name: str, findings: Findings) -> Tar
 
 
 def _free_bytes(host: Host, path: str) -> int | None:
-    """What the file system says, where it is this machine's: libvirt counts again only when a pool is refreshed."""
+    """Where there is no active pool to be asked: what the file system says, where it is this machine's."""
     return images.free_bytes(path) if path.startswith("/") and host.is_local and not host.is_simulated else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import libvirt
 
-from host import images, volumes
+from host import pool_room, volumes
 from host.connection import Host
 from host.errors import HvtuiError, NotFound, Unsupported, UsageError, WrongState
 from host.text import did_you_mean, printable
@@ -37,22 +37,12 @@ def read(host: Host, pool: str = DEFAULT_LIBRARY) -> Library:
         is_far = not host.is_local and not host.is_simulated and not host.read_only
         if is_far and (there := find_pool(connection, pool)) is not None:
             volumes.refresh(there)
-        found = read_here(connection, pool)
-    return replace(found, free_bytes=_free_bytes(host, found))
+        return read_here(connection, pool, host=host)
 
 
-def _free_bytes(host: Host, library: Library) -> int | None:
-    """What the file system says, where it is this machine's: libvirt counts only when a pool is refreshed."""
-    if library.free_bytes is None or not host.is_local or host.is_simulated:
-        return library.free_bytes
-    try:
-        return images.free_bytes(library.path)
-    except HvtuiError:
-        return library.free_bytes
-
-
-def read_here(connection: Any, pool: str) -> Library:
-    """As `read`, inside a block of calls. Raises libvirtError too."""
+def read_here(connection: Any, pool: str, *, host: Host | None = None) -> Library:
+    """As `read`, inside a block of calls; without `host` the room is what libvirt counted when it refreshed the pool.
+    Raises libvirtError too."""
     found = find_pool(connection, pool)
     if found is None:
         return Library(pool, exists=False)
@@ -63,8 +53,10 @@ def read_here(connection: Any, pool: str) -> Library:
         raise Unsupported(f"a library holds files, and this pool is of type {kind}", about=pool, remedy=remedy)
     if not found.isActive():
         return Library(pool, path, is_active=False, problems=("the storage pool is not active",))
+    info = found.info()
+    free_bytes = pool_room.free_bytes(host, path, info) if host is not None else int(info[3])
     return _Reading({volume.name(): volume for volume in found.listAllVolumes(0)}).library(
-        pool, path, free_bytes=found.info()[3]
+        pool, path, free_bytes=free_bytes
     )
 
 

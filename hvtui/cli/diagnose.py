@@ -24,7 +24,7 @@ def explain(problem: HvtuiError, host: Host) -> HvtuiError:
     """The ConnectionLost or Denied met while opening `host`, with a remedy that fits this machine."""
     if not host.uri.startswith("qemu"):
         return _with_remedy(problem, f"Is the URI right? It is mostly qemu:///system; {DEMO}")
-    if not host.is_local or "socket=" in host.uri:
+    if "socket=" in host.uri or not host.is_local:
         return _with_remedy(problem, f"Is the address right, and is libvirt running there? {DEMO}")
     if isinstance(problem, ConnectionLost) and not daemon_path():
         return ConnectionLost(

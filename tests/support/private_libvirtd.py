@@ -237,7 +237,6 @@ def init(directory: Path) -> None:
     """The first process of the namespaces: mounts, starts the daemons on request, reaps, ends at end of input."""
     (directory / "namespace").write_text(str(Path("/proc/self/ns/pid").stat().st_ino))
     _mount_everything(directory)
-    socket.sethostname("hvtui-test")
     _loopback_up()
     signal.signal(signal.SIGCHLD, _reap)
     started: list[subprocess.Popen[bytes]] = []

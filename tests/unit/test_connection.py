@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -71,6 +72,40 @@ def mute_socket() -> Iterator[Path]:
 def test_a_uri_tells_what_and_where_a_host_is(uri: str, simulated: bool, local: bool) -> None:
     assert is_simulated_uri(uri) is simulated
     assert is_local_uri(uri) is local
+
+
+@pytest.mark.parametrize(("host_name", "local"), [("{}", True), ("{}.example.org", True), ("elsewhere", False)])
+def test_behind_a_socket_the_name_of_the_host_tells_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, host_name: str, local: bool
+) -> None:
+    """ssh forwards sockets, and a container has its own: the paths of such a host are not this machine's."""
+    here = os.uname().nodename.partition(".")[0].upper()
+    host = open_host("qemu+unix:///system?socket=/x")
+    monkeypatch.setattr(host, "_connection", lambda _role: FakeNamed(host_name.format(here)))
+    assert host.is_local is local
+    assert open_host("qemu:///system").is_local  # nobody is asked
+
+
+def test_a_daemon_of_another_host_behind_a_socket_here_is_not_local(daemon: PrivateLibvirtd, real: Host) -> None:
+    enter = ("nsenter", "--uts", f"--target={daemon.libvirtd_pids()[0]}", "--", "hostname")
+    assert real.is_local
+    subprocess.run([*enter, "elsewhere"], check=True)
+    far = open_host(daemon.uri)
+    try:
+        assert not far.is_local
+    finally:
+        far.close()
+        subprocess.run([*enter, os.uname().nodename], check=True)
+
+
+class FakeNamed:
+    """A connection of which only the host's name is wanted."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def getHostname(self) -> str:  # noqa: N802 - libvirt's name
+        return self._name
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import libvirt
 import pytest
 
-from host import job_process, volumes
+from host import job_process, pool_room, volumes
 from host.connection import Host, open_host
 from host.errors import NotFound, Unsupported, WrongState
 from tests.support import libraries
@@ -78,7 +79,7 @@ def test_a_library_is_read_in_the_same_few_calls_whatever_its_size(
     put_index(directory, templates)
     pool.refresh(0)
     counted = open_host(f"qemu+unix:///system?socket={proxy.path}", name="counted")
-    counted.connection()
+    assert counted.is_local  # opens it, and asks once for its name
     proxy.taken()
     found = library.read(counted)
     calls = proxy.taken().total()
@@ -96,7 +97,7 @@ def test_each_manifest_that_the_index_does_not_know_costs_one_call(
     put_index(directory, templates[3:])
     pool.refresh(0)
     counted = open_host(f"qemu+unix:///system?socket={proxy.path}", name="counted")
-    counted.connection()
+    assert counted.is_local  # opens it, and asks once for its name
     proxy.taken()
     assert library.read(counted).templates == tuple(templates)
     assert proxy.taken().total() == CALLS_OF_A_READING + 3
@@ -390,9 +391,12 @@ def test_a_vm_that_says_it_is_linked_counts_where_its_disk_cannot_be_looked_at(
 def test_the_room_is_that_of_now_and_not_of_the_last_refresh(
     host: Host, pool: libvirt.virStoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library.images, "free_bytes", lambda _path: 4711)
-    assert host.is_local
-    assert library.read(host, pool.name()).free_bytes == 4711
+    _, capacity_bytes, _, counted_bytes = pool.info()
+    here = SimpleNamespace(f_blocks=capacity_bytes // 4096, f_frsize=4096, f_bavail=3)
+    another = SimpleNamespace(f_blocks=capacity_bytes // 4096 + 1, f_frsize=4096, f_bavail=3)
+    for seen, free_bytes in ((here, 3 * 4096), (another, counted_bytes)):
+        monkeypatch.setattr(pool_room.os, "statvfs", lambda _path, seen=seen: seen)
+        assert library.read(host, pool.name()).free_bytes == free_bytes
 
 
 def test_an_empty_library_is_named_with_the_way_to_another(host: Host, pool: libvirt.virStoragePool) -> None:
