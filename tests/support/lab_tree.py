@@ -19,7 +19,7 @@ from pathlib import Path
 from vm import recipe_debian_sources
 
 PACKAGES = (
-    *("systemd-sysv", "systemd-resolved", "dbus", "udev", "procps", "ca-certificates"),
+    *("systemd-sysv", "systemd-resolved", "dbus", "udev", "procps", "ca-certificates", "python3"),
     *("iproute2", "iputils-ping", "nftables", "iptables", "dnsmasq-base", "openssh-server", "openssh-client", "chrony"),
     *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "ovmf", "swtpm", "swtpm-tools"),
 )
