@@ -146,7 +146,7 @@ def page() -> str:
     parts += ["\n### Settings of profiles (`--set KEY=VALUE`)\n", _table("key", profiles.SETTINGS.items())]
     parts += ["\n### A result (every verb that changes something)\n", _table("key", RESULT_KEYS)]
     parts += ["\n### A plan (`--dry-run -o json`)\n", _table("key", PLAN_KEYS)]
-    parts += ["\n### Lines of `vm watch` and `host events`\n", "Each has `at` (ISO 8601, UTC) and `kind`.\n"]
+    parts += [STREAMS]
     parts += ["| kind | from | meaning |\n| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in LINE_KINDS)]
     parts += ["\n### A host of the list (`host list`)\n", _columns(host_list.COLUMNS)]
     parts += ["\n### A leg (`host test`)\n", _columns(host_test.COLUMNS)]
@@ -157,6 +157,12 @@ def page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+STREAMS = """
+### Lines of `vm watch` and `host events`
+
+Each has `at` (ISO 8601, UTC), `kind` and `host`. Several hosts (`--all-hosts`, `--group`, several `--host`) are one
+stream, and a host that does not answer delays no other; exit code 6: one did not answer in the end.
+"""
 VERDICT = """`template verify`: `template`, `image`, `result` (good, missing, changed, damaged, unreadable), `detail`,
 `structure_checked` (true where qemu-img looked at it too)."""
 HOST_KEYS = """`host show`: `name`, `uri`, every fact of the host (`host_name`, `architecture`, `cpu_model`, `cpus`,

@@ -1,13 +1,11 @@
-"""`hvtui host`: the noun, and what one host is, how busy it is, and what happens on it."""
+"""`hvtui host`: the noun, and what one host is and how busy it is."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from host.units import format_bytes
-from hvtui.cli.grammar import Noun, Verbs, option, verb
+from hvtui.cli.grammar import Noun, Verbs, verb
 from hvtui.cli.output import Format, plain, write_facts, write_json, write_records
 from hvtui.cli.session import Session
 
@@ -26,9 +24,8 @@ VERBS: Verbs = {
     "drain": ("hvtui.cli.host_drain:drain", "Empty a host for maintenance."),
     "resume": ("hvtui.cli.host_drain:resume", "Take a drained host back, and bring its VMs home."),
     "whatif": ("hvtui.cli.host_whatif:whatif", "What if a host died now: where would its VMs fit?"),
-    "events": ("hvtui.cli.host:events", "Stream what happens to VMs as JSON lines."),
+    "events": ("hvtui.cli.host_events:events", "Stream what happens to VMs as JSON lines."),
 }
-EVENT_KEYS = ("at", "kind", "vm", "uuid", "detail")
 SETTLE_S = 0.2  # CPU load is the difference of two readings
 
 host = Noun("host", verbs=VERBS, help="The hosts of the configuration; this one, or that of --host or --connect.")
@@ -90,31 +87,3 @@ def share(used_bytes: int | None, total_bytes: int | None) -> str:
     if used_bytes is None or total_bytes is None:
         return "–"
     return f"{format_bytes(used_bytes)} of {format_bytes(total_bytes)}"
-
-
-@verb(
-    "events",
-    option("--count", type=click.IntRange(min=1), metavar="N", text="End after N events."),
-    option("--vm", "vm_name", metavar="NAME", text="Of this VM only (name or UUID)."),
-    text="Stream what happens to VMs, as JSON lines, until Ctrl-C or for --timeout seconds.",
-)
-def events(session: Session, count: int | None, vm_name: str | None) -> None:
-    from host.connection import Link
-    from hvtui.cli.streaming import events_of, link_record, writer
-    from vm.inventory import find
-
-    opened = session.host()
-    uuid = find(opened, vm_name).uuid if vm_name is not None else None
-    write = writer(session, EVENT_KEYS, in_table=("at", "kind", "vm", "detail"))
-    told = 0
-    for each in events_of(opened, limit_s=session.timeout_s):
-        if isinstance(each, Link):
-            write(link_record(each))
-            continue
-        if uuid is not None and uuid != each.vm_uuid:
-            continue
-        at = each.at.isoformat(timespec="milliseconds")
-        write({"at": at, "kind": each.kind.value, "vm": each.vm_name, "uuid": each.vm_uuid, "detail": each.detail})
-        told += 1
-        if count is not None and told >= count:
-            return

@@ -23,7 +23,17 @@ from hvtui.cli.output import Format, Record, csv_line, json_line, nearest_key, p
 from hvtui.cli.session import Session
 
 RATE_KEYS = tuple(VmRates.__dataclass_fields__)
-_WIDTHS = {"at": 12, "kind": 8, "vm": 20, "uuid": 36, "state": 13, "reason": 12, "was": 13, "detail": 20}  # cells
+_WIDTHS = {
+    "at": 12,
+    "kind": 8,
+    "host": 12,
+    "vm": 20,
+    "uuid": 36,
+    "state": 13,
+    "reason": 12,
+    "was": 13,
+    "detail": 20,
+}  # cells
 LEAST_WIDTH = 7
 LOOK_S = 1.0  # how often a silent stream looks whether anybody still reads it
 
@@ -32,25 +42,44 @@ class Source:
     """The events of one host, through losses of the connection. Use it from one thread."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self.host = host
         self._queue: queue.SimpleQueue[Event | Link] = queue.SimpleQueue()
         self._subscription: Subscription | None = None
+        self._connection: object = None
+        self.busy_since_s = float("inf")  # how long whoever uses this has been at work: more is a host that is silent
+
+    @property
+    def is_attached(self) -> bool:
+        """True once it has subscribed."""
+        return self._subscription is not None
 
     def start(self) -> None:
         """Subscribe, and keep the connection open from now on. Raises ConnectionLost, Denied."""
         self.attach()
-        self._host.on_link(self._queue.put)
-        self._host.supervise()
+        self._keep_open()
+
+    def expect(self) -> None:
+        """Open the connection and keep it open from now on, without waiting for it: the link tells when it is there."""
+        self._keep_open()
+        if self.host.link.is_up:
+            self._queue.put(self.host.link)
+
+    def _keep_open(self) -> None:
+        self.host.on_link(self._queue.put)
+        self.host.supervise()
 
     def attach(self) -> None:
-        """Subscribe on the connection as it is now."""
-        with self._host.calls("watch events", self._host.name) as connection:
-            self._subscription = subscribe(connection, self._queue.put)
+        """Subscribe on the connection as it is now, if that is a new one."""
+        with self.host.calls("watch events", self.host.name) as connection:
+            if connection is not self._connection:
+                self._subscription = subscribe(connection, self._queue.put)
+                self._connection = connection
 
     def next(self, wait_s: float) -> list[Event | Link]:
         """What happened, at once when something did; an empty list after `wait_s` seconds, or when it is time to look
         after the reader. Raises BrokenPipeError when nobody reads standard output any more."""
         found: list[Event | Link] = []
+        self.busy_since_s = float("inf")
         try:
             found.append(self._queue.get(timeout=max(min(wait_s, LOOK_S), 0.0)))
             while True:
@@ -58,13 +87,18 @@ class Source:
         except queue.Empty:
             if not found and reader_left():
                 raise BrokenPipeError from None
+        finally:
+            self.busy_since_s = time.monotonic()
         return found
 
 
 def reader_left() -> bool:
     """True when standard output is a pipe whose other end was closed."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # something else stands in its place in this process
+        return False
     return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
@@ -114,9 +148,10 @@ def _cell(key: str, value: Json) -> str:
     return printable(plain(value), limit=120)
 
 
-def link_record(link: Link) -> dict[str, Json]:
+def link_record(host_name: str, link: Link) -> dict[str, Json]:
     """The line that tells of a lost or regained connection."""
-    return {"at": now(), "kind": "link", "status": link.status.value, "error": link.error or None}
+    status, error = link.status.value, link.error or None
+    return {"at": now(), "kind": "link", "host": host_name, "status": status, "error": error}
 
 
 def end_of(limit_s: float | None) -> float:
@@ -129,11 +164,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def events_of(host: Host, *, limit_s: float | None = None) -> Iterator[Event | Link]:
-    """Every event and every change of the link, for `limit_s` seconds or for ever. Raises BrokenPipeError when the
-    reader left."""
-    source = Source(host)
-    source.start()
+def events_of(source: Source, *, limit_s: float | None = None) -> Iterator[Event | Link]:
+    """Every event of a started source, and every change of its link, for `limit_s` seconds or for ever. Raises
+    BrokenPipeError when the reader left."""
     end_s = end_of(limit_s)
     while (left_s := end_s - time.monotonic()) > 0:
         for each in source.next(left_s):

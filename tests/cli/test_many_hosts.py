@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,50 @@ def test_all_hosts_without_a_configured_one_is_this_machine(hv: Command, monkeyp
     monkeypatch.setenv("HVTUI_URI", simulated_uri)
     result = hv("vm", "list", "--all-hosts", "-o", "json", connect=None)
     assert (result.code, {vm["host"] for vm in result.json}) == (0, {"local"})
+
+
+def lines_of(result) -> list[dict]:
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+def test_watching_several_hosts_is_one_stream_with_the_host_in_each_line(hv: Command, three: Path) -> None:
+    result = hv("vm", "watch", "--all-hosts", "--once", "--interval", "0.2", connect=None)
+    assert (result.code, result.err) == (0, "")
+    told = {(line["vm"], line["host"]) for line in lines_of(result) if line["kind"] == "state"}
+    assert told == {("web-01", "lab1"), ("twin", "lab1"), ("web-02", "lab2"), ("twin", "lab2"), ("old", "attic")}
+    alone = hv("vm", "watch", "--host", "attic", "--timeout", "0.2", "--no-rates", connect=None)
+    assert [(line["vm"], line["host"]) for line in lines_of(alone)] == [("old", "attic")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["web-*", "--group", "lab"], {"web-01", "web-02"}),
+        (["web-01", "--host", "lab1", "--host", "attic"], {"web-01"}),
+        (["--all-hosts", "--filter", "host:attic"], {"old"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_watching_several_hosts_tells_of_the_vms_that_were_named(
+    hv: Command, three: Path, words: list[str], told: set[str]
+) -> None:
+    result = hv("vm", "watch", "--timeout", "0.5", "--no-rates", *words, connect=None)
+    assert (result.code, {line["vm"] for line in lines_of(result)}) == (0, told)
+
+
+def test_a_dead_host_is_a_line_of_a_stream_and_the_others_are_told(hv: Command, three: Path) -> None:
+    three.write_text(three.read_text() + f'[[host]]\nname = "dead"\nuri = "{DEAD}"\n', encoding="utf-8")
+    result = hv("vm", "watch", "--all-hosts", "--once", "--interval", "0.2", connect=None)
+    links = [line for line in lines_of(result) if line["kind"] == "link"]
+    assert (result.code, [(line["host"], line["status"]) for line in links]) == (6, [("dead", "lost")])
+    assert "cannot connect" in links[0]["error"]
+    assert {line["host"] for line in lines_of(result) if line["kind"] == "state"} == {"lab1", "lab2", "attic"}
+    events = hv("host", "events", "--all-hosts", "--timeout", "0.3", connect=None)
+    assert (events.code, [line["host"] for line in lines_of(events)]) == (6, ["dead"])
+
+
+def test_streams_of_several_hosts_as_a_table_begin_with_the_host(hv: Command, three: Path) -> None:
+    result = hv("vm", "watch", "--group", "lab", "--timeout", "0.3", "--no-rates", "-o", "table", connect=None)
+    assert result.out.splitlines()[0].split()[:3] == ["HOST", "AT", "VM"]
+    refused = hv("host", "events", "--group", "lab", "--vm", "wbe-01", connect=None)
+    assert (refused.code, "Did you mean web-01" in refused.err) == (3, True)
