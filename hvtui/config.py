@@ -25,6 +25,10 @@ CONFIRMATIONS = ("auto", "always")
 REFRESH_RANGE_S = (0.5, 3600.0)
 MOVES_RANGE = (1, 64)
 JOBS_KEPT_RANGE = (1, 1_000_000)
+GOALS = ("balance", "consolidate")  # vm.placement_model's
+RESOURCES = ("cpu", "memory", "disk", "network")
+WEIGHTS_RANGE = (0.0, 100.0)
+TABLES = ("accelerator", "ui", "keys", "host", "jobs", "moves", "placement")
 LOCAL = "local"  # the name of this machine, which no entry needs
 GROUP = re.compile(r"[\w.-]+")
 ADDRESS = re.compile(r"[\w.:%-]+|\[[0-9a-fA-F:.%\w]+\]")
@@ -60,6 +64,15 @@ class Moves:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """[placement]. What the stars of hosts are given for: empty `goal` and missing weights stand for the usual ones
+    (vm.placement_model)."""
+
+    goal: str = ""
+    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything of `file`. `keys` maps an action's id to its key, or to several with commas between them."""
 
@@ -68,6 +81,7 @@ class Config:
     hosts: tuple[HostEntry, ...] = ()
     jobs: Jobs = field(default_factory=Jobs)
     moves: Moves = field(default_factory=Moves)
+    placement: Placement = field(default_factory=Placement)
     accelerator: str = "auto"
     file: str = field(default="", compare=False)  # for errors that only the part concerned can find
 
@@ -92,13 +106,14 @@ def load_config(path: Path | None = None) -> Config:
 
 def parse_config(text: str, *, file: str) -> Config:
     """The configuration in `text`; `file` is named in errors. Raises UsageError."""
-    top = Table(file, "", parse_toml(text, file=file), known=("accelerator", "ui", "keys", "host", "jobs", "moves"))
+    top = Table(file, "", parse_toml(text, file=file), known=TABLES)
     return Config(
         ui=_read_ui(top.table("ui", known=("theme", "ascii", "columns", "refresh_s", "confirm"))),
         keys=_read_keys(top.table("keys")),
         hosts=_read_hosts(top),
         jobs=Jobs(keep=int(top.table("jobs", known=("keep",)).number("keep", Jobs().keep, limits=JOBS_KEPT_RANGE))),
         moves=_read_moves(top.table("moves", known=("per_host", "per_link"))),
+        placement=_read_placement(top.table("placement", known=("goal", *RESOURCES))),
         accelerator=top.choice("accelerator", "auto", ACCELERATORS),
         file=file,
     )
@@ -121,6 +136,14 @@ def _read_moves(table: Table) -> Moves:
         per_host=int(table.number("per_host", usual.per_host, limits=MOVES_RANGE)),
         per_link=int(table.number("per_link", usual.per_link, limits=MOVES_RANGE)),
     )
+
+
+def _read_placement(table: Table) -> Placement:
+    given = [resource for resource in RESOURCES if resource in table.values]
+    weights = {resource: float(table.number(resource, 0.0, limits=WEIGHTS_RANGE)) for resource in given}
+    if len(given) == len(RESOURCES) and not any(weights.values()):
+        table.refuse("memory", "and all other weights are 0", "Something must count: give one of them more")
+    return Placement(table.choice("goal", "", ("", *GOALS)), MappingProxyType(weights))
 
 
 def _read_keys(table: Table) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ from vm.move_lanes import PER_HOST, PER_LINK, lanes
 from vm.move_links import ASSUMED
 from vm.move_model import Link, MoveOptions, MoveRequest, Stuck
 from vm.placement import Rating, rate, with_vm, without_vm
-from vm.placement_model import Demand, Goal, HostPicture
+from vm.placement_model import USUAL, Demand, HostPicture, Policy
 from vm.placement_reading import demand_of
 
 MOST_TRIED = 3  # hosts, in the order of their stars, until a VM counts as one that cannot leave
@@ -44,7 +44,7 @@ class DrainOptions:
 
     without_target: WithoutTarget = WithoutTarget.SAVE
     with_off: bool = False
-    goal: Goal = Goal.BALANCE
+    policy: Policy = USUAL
     per_host: int = PER_HOST
     per_link: int = PER_LINK
     command: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class _Leaving:
     def _choose(self, demand: Demand, refused: Mapping[str, str]) -> Rating | None:
         """The host with most stars, which has less room from then on; None when nobody can take the VM."""
         demand = replace(demand, refused={**demand.refused, **refused})
-        ratings = rate(demand, list(self._pictures.values()), goal=self._options.goal)
+        ratings = rate(demand, list(self._pictures.values()), self._options.policy)
         if not ratings or not ratings[0].is_possible:
             return None
         best = ratings[0]
@@ -142,7 +142,7 @@ class _Leaving:
 
     def _why_not(self, demand: Demand, refused: Mapping[str, str]) -> str:
         demand = replace(demand, refused={**demand.refused, **refused})
-        ratings = rate(demand, list(self._pictures.values()))
+        ratings = rate(demand, list(self._pictures.values()), self._options.policy)
         told = "; ".join(f"{rating.host}: {rating.why_not or 'not tried'}" for rating in ratings[:MOST_TRIED])
         return told or "there is no other host"
 

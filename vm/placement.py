@@ -11,7 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
-from vm.placement_model import APART, TOGETHER, Demand, DiskDemand, Goal, HostPicture, PoolPicture, Weights, steering
+from vm.placement_model import (
+    APART,
+    TOGETHER,
+    USUAL,
+    Demand,
+    DiskDemand,
+    Goal,
+    HostPicture,
+    Policy,
+    PoolPicture,
+    steering,
+)
 from vm.placement_model import tags_of as tags_of
 
 MOST_STARS = 5.0
@@ -55,11 +66,8 @@ class Rating(NamedTuple):
         return "; ".join(obstacles(self.demand, self.picture)) if not self.stars else ""
 
 
-def rate(
-    demand: Demand, pictures: Sequence[HostPicture], *, goal: Goal = Goal.BALANCE, weights: Weights | None = None
-) -> tuple[Rating, ...]:
+def rate(demand: Demand, pictures: Sequence[HostPicture], policy: Policy = USUAL) -> tuple[Rating, ...]:
     """Every host's rating for a VM, the best first; of equal ones the host where it is, then by name."""
-    weights = weights or Weights()
     steer = steering(demand.tags)
     mates = hosts_of_mates(demand, pictures) if steer else ()
     found = []
@@ -69,7 +77,7 @@ def rate(
         if not can_be_there or (wanted and not has_disk_room(wanted)):
             found.append(Rating(picture.name, 0.0, 0.0, demand, picture))
             continue
-        score = _score(demand, picture, wanted, goal, weights)
+        score = _score(demand, picture, wanted, policy)
         stars = LEAST_STARS + score * (MOST_STARS - LEAST_STARS)
         if steer:
             stars = min(stars, _most_stars(steer, demand, picture, mates))
@@ -190,8 +198,9 @@ def disk_share(wanted: Sequence[Copy]) -> float | None:
     return fullest
 
 
-def _score(demand: Demand, picture: HostPicture, wanted: Sequence[Copy], goal: Goal, weights: Weights) -> float:
+def _score(demand: Demand, picture: HostPicture, wanted: Sequence[Copy], policy: Policy) -> float:
     """0 to 1, over the resources about which something is known."""
+    weights = policy.weights
     total = weights.memory
     busy = total * memory_share(demand, picture)
     cpu = cpu_share(demand, picture)
@@ -206,7 +215,7 @@ def _score(demand: Demand, picture: HostPicture, wanted: Sequence[Copy], goal: G
         total += weights.network
         busy += weights.network * min(picture.network_percent / 100, 1.0)
     share = busy / total if total > 0 else 0.0
-    if goal is Goal.BALANCE:
+    if policy.goal is Goal.BALANCE:
         return 1 - share
     return share if cpu is None or cpu < FULL_CPU else share / 2
 

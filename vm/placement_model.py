@@ -33,6 +33,17 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What stars are given for: [placement] of the configuration."""
+
+    goal: Goal = Goal.BALANCE
+    weights: Weights = Weights()
+
+
+USUAL = Policy()
+
+
+@dataclass(frozen=True, slots=True)
 class DiskDemand:
     """A disk that comes along. `path` is empty for one that is yet to be made; `pool` is where it lies or shall lie,
     empty for whichever a host offers. `size_bytes` is the room that a copy takes."""

@@ -12,6 +12,7 @@ from hvtui.cli.grammar import option, verb
 from hvtui.cli.output import Column, Format, narrate, write_list, write_text
 from hvtui.cli.placing import Hosts, goal_option, stars_text
 from hvtui.cli.session import Session
+from hvtui.placement_policy import policy_of
 
 if TYPE_CHECKING:
     from vm.drain import DrainOptions, Place
@@ -65,14 +66,13 @@ COLUMNS: tuple[Column[Fate], ...] = (
     text="Empty a host for maintenance: each running VM goes to the host with most stars, in the least disruptive way. "
     "No VM is placed there until 'host resume'. It goes on without this terminal; given again, it does what is left.",
 )
-def drain(session: Session, name: str, only_plan: bool, without_target: str, with_off: bool, goal: str) -> int:
+def drain(session: Session, name: str, only_plan: bool, without_target: str, with_off: bool, goal: str | None) -> int:
     from vm.drain import plan_drain
     from vm.drain_model import WithoutTarget
-    from vm.placement_model import Goal
 
     words = [] if without_target == "save" else ["--without-target", without_target]
     words += ["--with-off"] if with_off else []
-    words += [] if goal == Goal.BALANCE else ["--goal", goal]
+    words += ["--goal", goal] if goal else []
     with Hosts(session, own=False) as hosts:
         home, others = _places(session, hosts, name)
         options = _options(
@@ -80,7 +80,7 @@ def drain(session: Session, name: str, only_plan: bool, without_target: str, wit
             ("host", "drain", name, *words),
             without_target=WithoutTarget(without_target),
             with_off=with_off,
-            goal=Goal(goal),
+            policy=policy_of(session.config(), goal),
         )
         planned = plan_drain(home, others, hosts.pictures(), options)
         if only_plan or session.dry_run:

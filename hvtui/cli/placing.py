@@ -13,6 +13,7 @@ import click
 from host.errors import Conflict, NotFound
 from hvtui.cli.grammar import option
 from hvtui.cli.session import Session
+from hvtui.placement_policy import policy_of
 from vm.placement_model import Goal
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def goal_option() -> click.Option:
     return option(
         "--goal",
         type=click.Choice([goal.value for goal in Goal]),
-        default=Goal.BALANCE.value,
-        show_default=True,
-        text="Most stars for the emptiest host (balance), or for the fullest with room (consolidate).",
+        default=None,
+        text="Most stars for the emptiest host (balance, the default), or for the fullest with room (consolidate).",
     )
 
 
@@ -102,40 +102,28 @@ def moves_under_way(session: Session) -> Counter[str]:
     return Counter(names)
 
 
-def rate(demand: Demand, pictures: Sequence[HostPicture], goal: str = Goal.BALANCE.value) -> tuple[Rating, ...]:
-    """The hosts' ratings, the best first."""
-    from vm.placement import rate as rate_hosts
-
-    return rate_hosts(demand, pictures, goal=Goal(goal))
-
-
-def best_host(session: Session, demand: Demand, *, goal: str = Goal.BALANCE.value) -> HostEntry:
-    """The host of the list with most stars for a demand; never the one where it is. Raises NotFound (there is no other
-    host), Conflict (none can take it, with each one's reason)."""
-    with Hosts(session) as hosts:
-        return best_of(demand, hosts.entries, hosts.pictures(), goal=goal)
-
-
-def best_host_for(session: Session, vms: Sequence[Vm], *, goal: str = Goal.BALANCE.value) -> HostEntry:
-    """As `best_host`, for VMs of the command's own host, all of which it is to take."""
+def best_host_for(session: Session, vms: Sequence[Vm]) -> HostEntry:
+    """The host of the list with most stars that can take all these VMs of the command's own host. Raises NotFound
+    (there is no other host), Conflict (none can take them, with each one's reason)."""
+    from vm.placement import rate
     from vm.placement_model import together
 
     with Hosts(session) as hosts:
         demand = together([hosts.demand_of(vm) for vm in vms])
-        return best_of(demand, hosts.entries, hosts.pictures(), goal=goal)
+        ratings = rate(demand, hosts.pictures(), policy_of(session.config()))
+        return best_of(ratings, hosts.entries)
 
 
-def best_of(
-    demand: Demand, entries: Sequence[HostEntry], pictures: Sequence[HostPicture], *, goal: str = Goal.BALANCE.value
-) -> HostEntry:
-    """As `best_host`, from pictures that were read already."""
-    others = [rating for rating in rate(demand, pictures, goal) if rating.host != demand.host]
+def best_of(ratings: Sequence[Rating], entries: Sequence[HostEntry]) -> HostEntry:
+    """The best rated host's entry, never that of the one where the VM is. Raises as `best_host_for`."""
+    others = [rating for rating in ratings if rating.host != rating.demand.host]
     if not others:
-        raise NotFound("there is no other host", about=demand.name, remedy="Add one: hvtui host add NAME URI")
+        about = ratings[0].demand.name if ratings else ""
+        raise NotFound("there is no other host", about=about, remedy="Add one: hvtui host add NAME URI")
     if not others[0].is_possible:
         why = "; ".join(f"{rating.host}: {rating.why_not}" for rating in others[:MOST_STARS])
         raise Conflict(
-            f"no host can take it ({why})", about=demand.name, remedy="'hvtui vm place' rates them for one VM"
+            f"no host can take it ({why})", about=others[0].demand.name, remedy="'hvtui vm place' rates them for one VM"
         )
     return next(entry for entry in entries if entry.name == others[0].host)
 

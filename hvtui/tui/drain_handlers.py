@@ -69,6 +69,7 @@ def _places(app: HvtuiApp, name: str) -> tuple[Place, list[Place]]:
 
 
 def _options(app: HvtuiApp, verb: str, name: str) -> DrainOptions:
+    from hvtui.placement_policy import policy_of
     from vm.drain import DrainOptions
     from vm.move_links import link_between
 
@@ -76,6 +77,7 @@ def _options(app: HvtuiApp, verb: str, name: str) -> DrainOptions:
     return DrainOptions(
         per_host=moves.per_host,
         per_link=moves.per_link,
+        policy=policy_of(app.services.config),
         command=("host", verb, name),
         link_of=partial(link_between, app.services.journal),
     )

@@ -45,6 +45,7 @@ async def _look(app: HvtuiApp, dialog: HostsScreen, vms: Sequence[Vm]) -> None:
     """Rate the hosts while the dialog is open already."""
     import asyncio
 
+    from hvtui.placement_policy import policy_of
     from vm.placement import rate
     from vm.placement_model import Demand, together
     from vm.placement_reading import SETTLE_S, demand_of
@@ -56,7 +57,7 @@ async def _look(app: HvtuiApp, dialog: HostsScreen, vms: Sequence[Vm]) -> None:
 
     try:
         wanted, pictures = await asyncio.gather(app.bridge.call(demand), read_pictures(app))
-        dialog.show_ratings(rate(wanted, pictures))
+        dialog.show_ratings(rate(wanted, pictures, policy_of(app.services.config)))
     except HvtuiError as error:
         dialog.show_ratings((), str(error))
 

@@ -52,6 +52,22 @@ def test_every_host_is_rated_and_a_dead_one_is_impossible(hv: Command, uris: dic
     assert found["lab2"]["stars"] <= 1
 
 
+def test_the_configuration_says_what_counts_and_the_command_what_for(
+    hv: Command, uris: dict[str, str], config_file: Path
+) -> None:
+    usual = rated(hv, "off")["lab2"]["stars"]
+    config_file.write_text(config_file.read_text() + '\n[placement]\ngoal = "consolidate"\n', encoding="utf-8")
+    fullest = rated(hv, "off")["lab2"]["stars"]
+    assert fullest < usual
+    assert rated(hv, "off", "--goal", "balance")["lab2"]["stars"] == usual
+
+
+def test_options_of_a_template_are_none_of_a_vm(hv: Command, uris: dict[str, str]) -> None:
+    result = hv("vm", "place", "off", "--set", "memory=1G", "--host", "lab1", connect=None)
+    assert result.code == 2
+    assert "go with --template" in result.err
+
+
 def test_a_host_without_its_network_is_impossible(hv: Command, uris: dict[str, str]) -> None:
     assert rated(hv, "odd")["lab2"]["why_not"] == "it has no active network lan"
 

@@ -10,7 +10,7 @@ from host.errors import UsageError
 from host.host_list import HostEntry
 from host.paths import configuration_file
 from hvtui import choices
-from hvtui.config import Config, Jobs, Moves, Ui, load_config, parse_config
+from hvtui.config import Config, Jobs, Moves, Placement, Ui, load_config, parse_config
 from hvtui.tui import themes
 from hvtui.tui.widgets import columns
 
@@ -39,9 +39,17 @@ uri = "qemu+ssh://lab3.example.net/system"
 per_host = 3
 per_link = 1
 
+[placement]
+goal = "consolidate"
+memory = 8
+disk = 0.5
+
 [jobs]
 keep = 50
 """
+
+
+NOTHING_COUNTS = "cpu = 0\nmemory = 0\ndisk = 0\nnetwork = 0"
 
 
 def refusal(text: str) -> str:
@@ -62,6 +70,7 @@ def test_every_key_is_read():
         ),
         jobs=Jobs(keep=50),
         moves=Moves(per_host=3, per_link=1),
+        placement=Placement("consolidate", {"memory": 8.0, "disk": 0.5}),
         accelerator="qemu",
     )
 
@@ -128,6 +137,9 @@ def test_a_host_without_a_name_and_a_host_in_its_uri_is_called_by_its_uri():
         ("[keys]\na = []", "[keys] a is a list", "It must be a text"),
         ("[jobs]\nkeep = 1.5", "[jobs] keep is a number", "It must be a whole number from 1 to 1000000"),
         ("[moves]\nper_host = 0", "[moves] per_host is 0", "It must be a whole number from 1 to 64"),
+        ('[placement]\ngoal = "balanced"', "[placement] goal is 'balanced'", "Did you mean balance?"),
+        ("[placement]\nmemory = -1", "[placement] memory is -1", "a number from 0 to 100"),
+        (f"[placement]\n{NOTHING_COUNTS}", "[placement] memory and all other weights are 0", "Something must count"),
         ("[jobs]\nkeep = 0", "[jobs] keep is 0", "It must be a whole number"),
         ("[jobs]\nkeep = {}", "[jobs] keep is a table", "It must be a whole number"),
         ('accelerator = "kmv"', "accelerator is 'kmv'", "Did you mean kvm?"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vm.placement import can_be, rate, tags_of, with_vm, without_vm
-from vm.placement_model import Demand, DiskDemand, Goal, HostPicture, PoolPicture, Weights
+from vm.placement_model import Demand, DiskDemand, Goal, HostPicture, Policy, PoolPicture, Weights
 from vm.placement_reasons import obstacles
 from vm.whatif import n_minus_1, whatif
 
@@ -53,24 +53,24 @@ def vm(name: str = "web", **rest: object) -> Demand:
 
 
 def stars(demand: Demand, *pictures: HostPicture, goal: Goal = Goal.BALANCE) -> dict[str, float]:
-    return {rating.host: rating.stars for rating in rate(demand, pictures, goal=goal)}
+    return {rating.host: rating.stars for rating in rate(demand, pictures, Policy(goal))}
 
 
 def test_balancing_prefers_the_emptier_host_and_consolidating_the_fuller_one() -> None:
     empty, half = host("lab1"), host("lab2", memory_promised_bytes=32 * GIB, cpu_percent=50.0)
     assert [rating.host for rating in rate(vm(), [half, empty])] == ["lab1", "lab2"]
-    assert [rating.host for rating in rate(vm(), [half, empty], goal=Goal.CONSOLIDATE)] == ["lab2", "lab1"]
+    assert [rating.host for rating in rate(vm(), [half, empty], Policy(Goal.CONSOLIDATE))] == ["lab2", "lab1"]
 
 
 def test_consolidating_stops_where_the_cpu_is_used_up() -> None:
     busy, half = host("lab1", cpu_percent=96.0), host("lab2", cpu_percent=50.0)
-    assert rate(vm(), [busy, half], goal=Goal.CONSOLIDATE)[0].host == "lab2"
+    assert rate(vm(), [busy, half], Policy(Goal.CONSOLIDATE))[0].host == "lab2"
 
 
 def test_a_weight_of_nothing_leaves_a_resource_out() -> None:
     busy, idle = host("lab1", cpu_percent=90.0), host("lab2", memory_promised_bytes=20 * GIB)
     assert rate(vm(), [busy, idle])[0].host == "lab2"
-    assert rate(vm(), [busy, idle], weights=Weights(cpu=0.0))[0].host == "lab1"
+    assert rate(vm(), [busy, idle], Policy(weights=Weights(cpu=0.0)))[0].host == "lab1"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ DEMANDS = st.builds(
 def test_stars_are_in_half_steps_and_none_means_a_reason(
     demand: Demand, pictures: list[HostPicture], goal: Goal
 ) -> None:
-    found = rate(demand, pictures, goal=goal)
+    found = rate(demand, pictures, Policy(goal))
     assert len(found) == len(pictures)
     assert [rating.stars for rating in found] == sorted((rating.stars for rating in found), reverse=True)
     for rating in found:
