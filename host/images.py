@@ -190,7 +190,7 @@ def _run(command: list[str], *, about: str) -> bytes:
 def brief(told: str, path: str) -> str:
     """What a tool of QEMU complained of, on one line and harmless to show: each thing once, without its own name and
     without the path, which whoever shows it says anyway."""
-    lines = [line.strip().removeprefix("qemu-img: ").removeprefix("ERROR: ") for line in told.splitlines()]
+    lines = [re.sub(r"^(qemu-img: )?(ERROR:? )?", "", line.strip()) for line in told.splitlines()]
     said = [
         re.sub(rf"(Could not open '{re.escape(path)}'(: )?)+", r"Could not open it\2", each) for each in lines if each
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from host import jobs
 from host.errors import Cancelled, Denied, HvtuiError, TimedOut
 from host.job_model import Job, JobState
-from host.job_rules import is_in_process
+from host.job_rules import is_in_process, what_now
 from host.plan import Json, Plan
 from host.text import printable
 from hvtui.cli import moved
@@ -208,10 +208,18 @@ def report(session: Session, outcomes: Sequence[Outcome], *, told: Collection[in
     for each in failures:
         if each.job is None or each.job.id not in told:
             complain(each.complaint())
+            if len(outcomes) == 1:
+                _tell_what_now(each.job)
     if len(outcomes) > 1 and failures:
         cancelled = sum(each.result == JobState.CANCELLED for each in failures)
         narrate(in_sum(len(outcomes), failed=len(failures) - cancelled, cancelled=cancelled))
     return overall([each.exit_code for each in outcomes])
+
+
+def _tell_what_now(job: Job | None) -> None:
+    """How a job goes on that was cancelled; those that failed say what to do themselves."""
+    if job is not None and job.state is JobState.CANCELLED and not job.remedy and not is_in_process(job.host_uri):
+        narrate(what_now(job))
 
 
 def _report_each(outcomes: Sequence[Outcome], noun: str) -> None:

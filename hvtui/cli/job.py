@@ -375,11 +375,20 @@ def undo(session: Session, job_id: int, whole: bool) -> int:
     def undoing(job: Job) -> tuple[str, str | None, Callable[[], Plan]]:
         return job.vm_name or "", job.vm_uuid, lambda: jobs.plan_undo(job, host, journal)
 
-    those = [found]
+    those, prepared = [found], []
     if whole and found.set_id is not None:
-        members = [job for job in journal.members(found.set_id) if not job.is_preparation]
-        those = [job for job in members if job.state is JobState.DONE and job.undone_by is None] or members
-    return change(session, [undoing(job) for job in those], ask=False)
+        members = journal.members(found.set_id)
+        prepared = [job for job in members if job.is_preparation and _can_be_taken_back(job)]
+        members = tuple(job for job in members if not job.is_preparation)
+        those = [job for job in members if _can_be_taken_back(job)] or list(members)
+    code = change(session, [undoing(job) for job in those], ask=False)
+    for job in prepared if code == 0 else ():
+        narrate(f"What it began with stays ({printable(job.title)}): 'hvtui job undo {job.id}' takes that back too")
+    return code
+
+
+def _can_be_taken_back(job: Job) -> bool:
+    return job.state is JobState.DONE and job.undone_by is None
 
 
 @verb("run", click.Argument(["job_id"], type=int), text="Run a queued job: the runner's own process.", hidden=True)

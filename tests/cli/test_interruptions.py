@@ -110,6 +110,15 @@ def test_what_failed_beside_what_was_cancelled_is_counted_apart(
     assert "vm-0  cancelled" in told.out
 
 
+def test_one_that_was_cancelled_says_how_it_goes_on(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = fake_verbs.plan_of([fake_verbs.make_step(tmp_path / "file")], uri="qemu:///system")
+    job = replace(jobs.create(plan, Journal()), state=JobState.CANCELLED, error="cancelled by the user")
+    assert report(session, [Outcome("web", None, plan, job)]) == 130
+    assert f"run it again with 'hvtui job restart {job.id}'" in capsys.readouterr().err
+
+
 def test_turning_off_ends_a_job_that_only_waits_for_the_guest(
     session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

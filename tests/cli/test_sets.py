@@ -480,6 +480,8 @@ def test_rollback_and_undo_take_one_back_or_the_whole_set(
     assert one.count("Undo job") == 1
     both = hv("job", "undo", "2", "--set", "--dry-run", connect=None)
     assert both.out.count("Undo job") == 2
-    assert hv("job", "undo", "2", "--set", "--yes", connect=None).code == 0
+    undone = hv("job", "undo", "2", "--set", "--yes", connect=None)
+    assert undone.code == 0
+    assert "'hvtui job undo 1' takes that back too" in undone.err
     assert not (tmp_path / "web-01").exists()
     assert (tmp_path / "base").exists()

@@ -404,6 +404,7 @@ def test_an_image_description_is_json_that_this_qemu_writes(tmp_path: Path):
 def test_what_qemu_img_says_is_told_once_on_one_line_without_its_name_and_path():
     told = "qemu-img: Could not open '/a b.vhdx': Could not open '/a b.vhdx': Invalid argument\n"
     assert brief(told, "/a b.vhdx") == "Could not open it: Invalid argument"
+    assert brief("ERROR refcount block 1 is outside image\n", "/x") == "refcount block 1 is outside image"
     lines = "".join(f"ERROR: counting reference: offset 0x{n}e0000 size {n}\n" for n in range(1, 6))
     assert brief(lines, "/x") == "counting reference: offset 0x1e0000 size 1 (and 4 more)"
     log = "qemu-img: VHDX image file '/x' opened read-only, but contains a log.\nTo replay it:\n  qemu-img check\n"
