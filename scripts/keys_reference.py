@@ -46,7 +46,10 @@ SCOPES = {
     "import": "Import a virtual machine",
     "export": "Export a virtual machine",
     "capture": "Make a template from a virtual machine",
+    "clone": "Clone a virtual machine",
+    "size": "Memory and vCPUs",
     "drift": "Where a VM departs from its template",
+    "whatif": "What if a host died",
 }
 
 

@@ -92,13 +92,15 @@ def read_configs(
 
 
 def with_config(vm: Vm, config: VmConfig) -> Vm:
-    """`vm` with its configuration, which also gives memory and vCPUs where the driver's statistics have none."""
+    """`vm` with its configuration, which also gives memory and vCPUs where the driver's statistics have none, and of a
+    VM that is off: statistics of before it was changed may stand there."""
+    first, second = (vm, config) if vm.is_active else (config, vm)
     return replace(
         vm,
         config=config,
-        vcpus=vm.vcpus or config.vcpus,
-        memory_bytes=vm.memory_bytes or config.memory_bytes,
-        memory_max_bytes=vm.memory_max_bytes or config.memory_max_bytes,
+        vcpus=first.vcpus or second.vcpus,
+        memory_bytes=first.memory_bytes or second.memory_bytes,
+        memory_max_bytes=first.memory_max_bytes or second.memory_max_bytes,
     )
 
 

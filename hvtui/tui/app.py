@@ -27,6 +27,7 @@ from host.job_model import Job
 from host.plan import Plan
 from hvtui import same_as
 from hvtui.choices import SHORT_THEMES
+from hvtui.target import library_of
 from hvtui.tui import catalogue, keymap, symbols, themes
 from hvtui.tui.actions import Action, Handler, Target, action_named, why_not
 from hvtui.tui.bridge import Bridge, Services
@@ -292,6 +293,19 @@ class HvtuiApp(Proposing):
         hosts = self.services.hosts or (self.services.host,)
         up = (host for host in hosts if (found := self.snapshots.get(host.name)) is not None and found.link.is_up)
         return next((host for host in hosts if host.name == self._last_host), None) or next(up, hosts[0])
+
+    @property
+    def is_demo(self) -> bool:
+        """Everything is simulated, and no file has a content."""
+        if not self.services.host.is_simulated:
+            return False
+        from vm.demo import is_demo
+
+        return is_demo(self.services.host)
+
+    def library_at(self, host: Host) -> str:
+        """The storage pool of templates there, as the configuration says."""
+        return library_of(host.name, host.uri, self.services.config)
 
     def selected(self) -> Target:
         """What an action would work on now."""

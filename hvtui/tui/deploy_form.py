@@ -13,6 +13,7 @@ from host.errors import NotFound, UsageError
 from host.text import printable
 from host.units import format_bytes
 from hvtui.tui.form_fields import Field, NotYet, whole_number
+from vm.template_model import DEFAULT_LIBRARY
 
 if TYPE_CHECKING:
     from host.connection import Host
@@ -24,6 +25,7 @@ READY, STARTED, DEFINED = "ready", "started", "defined"
 LINKED, FULL = "linked", "full"
 OWN = ("as the template says", "")
 _READING = (("reading the library …", ""),)
+_NONE = (("none in this library", ""),)
 _DISKS = (("linked: overlays on the template's disk", LINKED), ("full copies", FULL))
 _UNTIL = (
     ("start, and wait until the guest is ready", READY),
@@ -33,6 +35,7 @@ _UNTIL = (
 
 FIELDS: tuple[Field, ...] = (
     Field("template", "template", "", choices=_READING),
+    Field("library", "library", DEFAULT_LIBRARY, "the storage pool of templates"),
     Field("name", "name", "", "web-01, or for many: web-{:02}"),
     Field("count", "how many", "1"),
     Field("first", "first number", "1"),
@@ -60,8 +63,9 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What can be chosen on a host: the templates, and the names of profiles, built-in ones too."""
+    """What a library offers: its templates, and the names of profiles, built-in ones too."""
 
+    library: str
     templates: tuple[Template, ...]
     hardware: tuple[str, ...]
     guests: tuple[str, ...]
@@ -69,7 +73,7 @@ class Choices:
     def of(self, key: str) -> tuple[tuple[str, str], ...]:
         """The (shown, value) pairs of a field."""
         if key == "template":
-            return tuple((_told(each), each.name) for each in self.templates)
+            return tuple((_told(each), each.name) for each in self.templates) or _NONE
         names = self.hardware if key == "hardware" else self.guests
         return (OWN, *((printable(name, limit=40), name) for name in names))
 
@@ -79,14 +83,20 @@ def _told(template: Template) -> str:
     return printable(template.name, limit=40) + (f": {about}" if about else "")
 
 
-def read_choices(host: Host) -> Choices:
-    """What the library offers. Raises HvtuiError."""
-    from vm import library, profile_store
+def library_of(values: Mapping[str, str]) -> str:
+    """The library that the form means."""
+    return values["library"].strip() or DEFAULT_LIBRARY
 
-    found = library.read(host)
-    profiles = profile_store.read(host)
+
+def read_choices(host: Host, library: str) -> Choices:
+    """What that library offers; nothing but the built-in profiles where there is none. Raises HvtuiError."""
+    from vm import library as libraries
+    from vm import profile_store
+
+    found = libraries.read(host, library)
+    profiles = profile_store.read(host, library)
     hardware, guests = ([each.name for each in those] for those in (profiles.hardware, profiles.guests))
-    return Choices(found.templates, tuple(hardware), tuple(guests))
+    return Choices(library, found.templates, tuple(hardware), tuple(guests))
 
 
 def key_of(about: str) -> str | None:
@@ -96,9 +106,12 @@ def key_of(about: str) -> str | None:
     return labels.get(about) or settings.get(about)
 
 
-def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, Parts]:
+def request_from(
+    host: Host, values: Mapping[str, str], *, usual_library: str = DEFAULT_LIBRARY
+) -> tuple[DeployRequest, Parts]:
     """The request that the form's texts (by field key) ask for, and what the template and the profiles say without the
-    single settings. Raises NotYet without a template or a name, UsageError naming the field, NotFound."""
+    single settings. Its command names the library where that is not the usual one. Raises NotYet without a template or
+    a name, UsageError naming the field, NotFound."""
     from vm.deploy_defaults import read_parts
     from vm.deploy_options import of_set
     from vm.deploy_request import DeployRequest
@@ -111,7 +124,8 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
     first = whole_number("first number", chosen["first"], least=0)
     profiles = [chosen[key] for key in ("hardware", "guest") if chosen[key]]
     settings = [f"{setting}={chosen[key]}" for key, setting in _SETTINGS.items() if chosen[key]]
-    parts = read_parts(host, chosen["template"], profiles=profiles)
+    library = library_of(values)
+    parts = read_parts(host, chosen["template"], library=library, profiles=profiles)
     hardware, guest = override(parts.hardware, parts.guest, *settings)
     pattern = chosen["name"] or guest.name_pattern
     if not pattern:
@@ -123,6 +137,7 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
         "count": count if count > 1 else None,
         "first": first if first != 1 else None,
         "pool": pool if pool != "default" else None,
+        "library": library if library != usual_library else None,
         "until": until if until != READY else None,
         "linked": linked,
         "profiles": profiles,
@@ -137,6 +152,7 @@ def request_from(host: Host, values: Mapping[str, str]) -> tuple[DeployRequest, 
         names=_names(pattern, count, first),
         hardware=hardware,
         guest=guest,
+        library=library,
         pool=pool,
         linked=linked,
         start=until != DEFINED,

@@ -136,17 +136,17 @@ class Proposing(App[None]):
             accepted()
         self.follow_new(plan_set.plans)
         jobs = await self.bridge.run_set(plan_set)
-        self.tell_set(jobs, done=done)
+        await self.tell_set(jobs, done=done)
         return JobSet(jobs).state is JobState.DONE
 
-    def tell_set(self, jobs: tuple[Job, ...], *, done: str = "") -> None:
+    async def tell_set(self, jobs: tuple[Job, ...], *, done: str = "") -> None:
         """Say what became of a set, or of some of it: the first that failed in full."""
         told = [job for job in jobs if not job.is_preparation or job.state is not JobState.DONE]
         fine = {JobState.DONE, JobState.ROLLED_BACK}
         if all(job.state in fine for job in told):
             job_set = JobSet(jobs)
             what = about(told[0].plan) if len(told) == 1 else f"{len(told)} VMs"
-            self.say(f"{done or 'done:'} {what} · set {job_set.id}", "good")
+            self.say(f"{done or 'done:'} {what} · set {job_set.id}{await self._undo_hint(job_set.main)}", "good")
         elif ended := outcome_words(told):
             self.say(*ended)
 
@@ -199,14 +199,29 @@ class Proposing(App[None]):
             from hvtui.tui.move_text import outcome_figures
 
             what = ", ".join(filter(None, (what, outcome_figures(jobs[0]))))
-        hint = " · u undo" if len(jobs) == 1 and await self._can_undo(jobs[0]) else ""
-        hint += f" · {left}" if left else ""
+        hint = f"{await self._undo_hint(jobs)}{f' · {left}' if left else ''}"
         self.say(f"{done_words(plans, done) or 'done:'} {what} · {number}{hint}", "good")
 
-    async def _can_undo(self, job: Job) -> bool:
-        from host.jobs import plan_undo
+    async def _undo_hint(self, jobs: Sequence[Job]) -> str:
+        """The key that takes the jobs back, where one does: jobs of one kind can or cannot all be."""
+        from hvtui.tui import keymap
+        from hvtui.tui.actions import action_named
 
+        action = action_named("app.undo")
+        key = keymap.shown_key(action) if action is not None else ""
+        if not key or not jobs or jobs[0].plan.undoes_job is not None:
+            return ""
         try:
-            return not (await self.bridge.call(plan_undo, job, self.bridge.host_at(job.host_uri))).blockers
+            plan = await self.bridge.call(_undo_of, jobs[0], self.bridge.host_at(jobs[0].host_uri))
         except HvtuiError:
-            return False
+            return ""
+        return "" if plan.blockers else f" · {key} undo"
+
+
+def _undo_of(job: Job, host: Host) -> Plan:
+    """How the job is taken back."""
+    from host.jobs import plan_undo
+
+    if job.plan.long:  # another process ran it: this one may not know its verbs
+        from vm import steps as steps
+    return plan_undo(job, host)

@@ -11,7 +11,15 @@ from host.units import format_bytes
 from hvtui.tui.rate_history import RateHistory
 from hvtui.tui.symbols import NONE
 from hvtui.tui.widgets import charts
-from hvtui.tui.widgets.details import LEAST_TOP_BYTES_S, agent_word, disk_line, short_machine, short_system, state_facts
+from hvtui.tui.widgets.details import (
+    LEAST_TOP_BYTES_S,
+    agent_word,
+    disk_line,
+    short_machine,
+    short_system,
+    state_facts,
+    template_words,
+)
 from hvtui.tui.widgets.lines import Span, between
 from hvtui.tui.widgets.wrapping import flowing, wrapped
 from vm.model import Vm, VmConfig
@@ -144,6 +152,7 @@ def _known(vm: Vm) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         ("agent", agent_word(vm)),
         ("system", short_system(config.os_id)),
         ("screen", ", ".join(config.graphics)),
+        ("template", template_words(config)),
         ("tags", " ".join(config.tags)),
         ("owner", config.owner),
     ]

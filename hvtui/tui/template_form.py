@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from host.errors import UsageError
 from hvtui.tui.form_fields import YES_NO, Field, NotYet
 from vm.create_request import Firmware
-from vm.template_model import ImageRole, Library, Readiness, Template
+from vm.template_model import DEFAULT_LIBRARY, ImageRole, Library, Readiness, Template
 
 if TYPE_CHECKING:
     from vm.template_add import AddRequest
@@ -35,6 +35,7 @@ _FIRMWARE = (
 )
 _BUSES = (("virtio", "virtio"), ("scsi", "scsi"), ("sata: no paravirtual drivers", "sata"))
 _CARDS = (("virtio", "virtio"), ("e1000e: no paravirtual drivers", "e1000e"))
+_LIBRARY_HINT = "the storage pool of templates; it is made where there is none"
 _OS_HINT = "http://debian.org/debian/12; leave it empty if unknown"
 
 # Fields that only one source needs.
@@ -52,6 +53,7 @@ def add_fields(library: Library | None, source: str = TINY) -> tuple[Field, ...]
         Field("description", "description", "", "what it is for"),
         Field("os", "system", "", _OS_HINT),
         Field("sha256", "SHA-256", "", "of the file, to compare: 64 digits"),
+        Field("library", "library", library.pool if library is not None else DEFAULT_LIBRARY, _LIBRARY_HINT),
     )
 
 
@@ -87,6 +89,7 @@ def add_request(values: Mapping[str, str]) -> AddRequest:
         sha256=chosen.get("sha256", ""),
         description=chosen["description"] or None,
         os_id=chosen.get("os") or None,
+        library=chosen["library"] or DEFAULT_LIBRARY,
     )
 
 

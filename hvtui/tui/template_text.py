@@ -33,6 +33,13 @@ EMPTY = (
 )  # fmt: skip
 
 
+IN_THE_DEMO = (
+    row("The simulated host has no templates.", style="bold", indent=2),
+    row("It keeps no file's content, and a template is files. On a real host, T and then a adds one: "
+        "tiny in seconds, debian in 3 minutes.", style="$text-muted", indent=2),
+)  # fmt: skip
+
+
 def name_cells(templates: Sequence[Template]) -> int:
     """How wide the column of names is."""
     longest = max((display_width(printable(each.name, limit=60)) for each in templates), default=0)

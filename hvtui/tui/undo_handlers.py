@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from host.journal import Journal
     from host.plan import Plan
     from hvtui.tui.app import HvtuiApp
+    from vm.model import Vm
 
 UNDO_LOOKS_AT = 20  # jobs, each of which asks the host
 QUESTION = "Take back what?"
@@ -43,7 +44,7 @@ async def undo_last(app: HvtuiApp, target: Target) -> None:
         await _undo_each(app, target, jobs)
         return
     vm = target.vms[0] if target.vms else None
-    own = await _first(app, [job for job in jobs if vm is not None and job.vm_uuid == vm.uuid])
+    own = await _first(app, [job for job in jobs if vm is not None and concerns(job, vm)])
     last = own if own is not None and jobs and own.job.id == jobs[0].id else await _first(app, jobs)
     if own is None and last is None:
         await _say_why_not(app, jobs)
@@ -66,14 +67,22 @@ async def undo_last(app: HvtuiApp, target: Target) -> None:
         await app.propose([found.plan], done="took back:", ask=is_doubtful, left=left)
 
 
+def concerns(job: Job, vm: Vm) -> bool:
+    """The VM is the job's, or one of its steps worked on it: a clone is also a matter of its origin."""
+    uuids = (job.vm_uuid, *(step.args.get("uuid") for step in job.plan.steps))
+    return vm.uuid in uuids
+
+
 def choices(own: Found | None, members: Sequence[Job], last: Found | None) -> list[tuple[str, str, str]]:
-    """What u may mean, for the dialog: the VM's own last job, its set, and a newer one of another VM."""
+    """What u may mean, for the dialog: the VM's own last job, its set, and a newer one of another VM. What was prepared
+    for a set is not taken back without the set: others may use it."""
     found = []
     if own is not None:
         whose = printable(own.job.vm_name or "", limit=40)
         only = f"only {whose}" if len(members) > 1 else whose
-        found.append((_OWN, only, f"job {own.job.id}: {printable(own.job.title, limit=60)}"))
-        if len(members) > 1:
+        if not (own.job.is_preparation and members):
+            found.append((_OWN, only, f"job {own.job.id}: {printable(own.job.title, limit=60)}"))
+        if len(members) > 1 or (own.job.is_preparation and members):
             set_title = printable(own.job.set_title, limit=60)
             found.append((_SET, f"all {len(members)} of the set", f"set {own.job.set_id}: {set_title}"))
     if last is not None and (own is None or last.job.id > own.job.id) and last.job not in members:

@@ -49,38 +49,25 @@ async def _rename(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None]) -> None:
         await app.propose(await planned([vm]), done="renamed", again=planned)
 
 
-def clone(app: HvtuiApp, target: Target) -> Awaitable[None]:
-    """Ask for the name of a whole copy of one VM."""
-    return _clone(app, target.vms[0], linked=False)
+def clone(app: HvtuiApp, target: Target) -> None:
+    """Open the form that makes clones of one VM."""
+    from hvtui.tui.screens.vm_forms import CloneScreen
+
+    app.push_screen(CloneScreen(target.vms[0]))
 
 
-def clone_linked(app: HvtuiApp, target: Target) -> Awaitable[None]:
-    """Ask for the name of a clone that is linked to the disks of one VM."""
-    return _clone(app, target.vms[0], linked=True)
+def clone_linked(app: HvtuiApp, target: Target) -> None:
+    """The same, with linked clones chosen."""
+    from hvtui.tui.screens.vm_forms import CloneScreen
+
+    app.push_screen(CloneScreen(target.vms[0], linked=True))
 
 
-def _clone(app: HvtuiApp, vm: Vm, *, linked: bool) -> Awaitable[None]:
-    from vm.names import name_problem
+def set_size(app: HvtuiApp, target: Target) -> None:
+    """Open the form with the memory and the vCPUs of one VM."""
+    from hvtui.tui.screens.vm_forms import SizeScreen
 
-    taken = {*_names_beside(app, vm), vm.name}
-
-    def check(name: str) -> str:
-        is_taken = f"there is a VM called {printable(name, limit=40)} already" if name in taken else ""
-        return name_problem(name) or is_taken
-
-    kind = "linked clone" if linked else "clone"
-    hint = "its disks become the base of both" if linked else "a whole copy, with an identity of its own"
-    prompt = PromptScreen(f"Name of the {kind} of {_short(vm)}", hint=hint, check=check)
-    return _cloned(app, vm, app.asked(prompt), linked=linked)
-
-
-async def _cloned(app: HvtuiApp, vm: Vm, asked: Awaitable[str | None], *, linked: bool) -> None:
-    from vm.clone import plan_clone
-
-    name = await asked
-    if name:
-        made = await app.bridge.call(plan_clone, app.host_of(vm), vm, (name,), linked=linked)
-        await app.propose_set(made, done="cloned")
+    app.push_screen(SizeScreen(target.vms[0]))
 
 
 def set_tags(app: HvtuiApp, target: Target) -> Awaitable[None]:
@@ -136,13 +123,14 @@ async def deploy_debian(app: HvtuiApp, _target: Target) -> None:
     from vm.template_add import AddRequest, OriginKind, plan_add
 
     host, call = app.current_host, app.bridge.call
-    found = await call(library.read, host)
+    pool = app.library_at(host)
+    found = await call(library.read, host, pool)
     if all(template.name != DEBIAN for template in found.templates):
-        plan = await call(plan_add, host, AddRequest(DEBIAN, DEBIAN, kind=OriginKind.RECIPE))
+        plan = await call(plan_add, host, AddRequest(DEBIAN, DEBIAN, kind=OriginKind.RECIPE, library=pool))
         if not await app.propose([plan], done="added", ask=True):
             return
     if isinstance(app.screen, FleetScreen):  # else it took minutes, and something else is looked at now
-        app.push_screen(DeployScreen(DEBIAN))
+        app.push_screen(DeployScreen(DEBIAN, pool))
 
 
 async def delete(app: HvtuiApp, target: Target) -> None:

@@ -46,12 +46,13 @@ TINY = _stored(
 
 @dataclass
 class FakeLibrary:
-    """What the library holds now; tests change it."""
+    """What the library of that name holds now; tests change it."""
 
     now: Library
+    pool: str = "library"
 
     def read(self, _host: Host, pool: str = "library") -> Library:
-        return self.now if pool == "library" else Library(pool, exists=False)
+        return replace(self.now, pool=pool) if pool == self.pool else Library(pool, exists=False)
 
 
 def install(patch: pytest.MonkeyPatch, *templates: Template, **changes: object) -> FakeLibrary:

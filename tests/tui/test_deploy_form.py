@@ -14,6 +14,7 @@ from textual.widgets import Input
 from host import secrets
 from host.connection import Host
 from host.errors import HvtuiError, UsageError
+from host.host_list import HostEntry
 from host.units import GIB, MIB
 from hvtui.tui import actions, catalogue, deploy_form
 from hvtui.tui.app import HvtuiApp
@@ -22,6 +23,8 @@ from hvtui.tui.form_fields import NotYet
 from hvtui.tui.screens.deploy import DeployScreen
 from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.plan import PlanScreen, PlanSetScreen
+from hvtui.tui.screens.prompt import PromptScreen
+from hvtui.tui.screens.templates import TemplatesScreen
 from hvtui.tui.widgets.chooser import Chooser
 from hvtui.tui.widgets.page import Page
 from tests.support import fake_library
@@ -29,7 +32,9 @@ from tests.support.fake_library import DEBIAN, TINY, FakeLibrary
 from tests.support.simulated_world import HOSTILE_NAMES
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, names, on_screen, picture, running, status
+from tests.tui.scenes import DARK
 from vm import deploy, steps
+from vm.demo import demo_host
 
 App = Callable[..., HvtuiApp]
 assert steps  # registers the verbs
@@ -224,6 +229,72 @@ async def test_without_a_template_the_way_to_one_is_told(app_on: App, host: Host
         await on_screen(pilot, FleetScreen)
 
 
+async def test_another_library_offers_other_templates(app_on: App, host: Host):
+    async with running(app_on(host)) as pilot:
+        form = await open_form(pilot)
+        assert form.value("library") == "library"
+        form.query_one("#library", Input).value = "vault"
+        await until(pilot, lambda: "There is no template in the library vault" in preview(pilot))
+        assert form.value("template") == ""
+        form.query_one("#library", Input).value = "library"
+        await until(pilot, lambda: form.value("template") == "debian")
+        form.query_one("#name", Input).value = "web"
+        await until(pilot, lambda: "vm deploy debian web" in preview(pilot))
+
+
+async def test_the_library_of_the_configuration_is_where_the_form_begins(app_on: App, host: Host, fake: FakeLibrary):
+    fake.pool = "vault"
+    config = replace(DARK, hosts=(HostEntry("lab1", host.uri, library="vault"),))
+    async with running(app_on(host, config)) as pilot:
+        form = await open_form(pilot)
+        assert form.value("library") == "vault"
+        assert form.value("template") == "debian"
+        form.query_one("#name", Input).value = "web"
+        await until(pilot, lambda: "vm deploy debian web" in preview(pilot))  # without --library: it is the usual one
+        request, _ = request_from(host, form.values())
+        assert (request.library, request.command[2:4]) == ("vault", ("--library", "vault"))
+        await pilot.press("escape", "escape", "T")
+        screen = await on_screen(pilot, TemplatesScreen)
+        await until(pilot, lambda: screen.library is not None and bool(screen.library.templates))
+        await pilot.press("l")
+        await on_screen(pilot, PromptScreen)
+        await pilot.press("ctrl+u", *"other", "enter")
+        await until(pilot, lambda: screen.library is not None and screen.library.pool == "other")
+        assert "No template yet." in picture(pilot)
+
+
+async def test_a_plan_longer_than_its_place_is_scrolled_from_any_field(app_on: App, host: Host):
+    async with running(app_on(host)) as pilot:
+        form = await open_form(pilot)
+        form.query_one("#name", Input).value = "web"
+        await until(pilot, lambda: "vm deploy debian web" in preview(pilot))
+        await until(pilot, lambda: "more lines" in picture(pilot))
+        assert "same as" not in picture(pilot)
+        for _ in range(6):
+            await pilot.press("pagedown")
+        await until(pilot, lambda: "same as" in picture(pilot))
+        assert "more line" not in picture(pilot)
+        assert form.focused is form.query_one("#name")
+        for _ in range(6):
+            await pilot.press("pageup")
+        await until(pilot, lambda: "more lines" in picture(pilot))
+
+
+async def test_the_demo_says_honestly_that_it_has_no_templates(app_on: App, fake: FakeLibrary):
+    fake.pool = ""
+    demo = demo_host()
+    try:
+        async with running(app_on(demo)) as pilot:
+            await pilot.press("T")
+            await on_screen(pilot, TemplatesScreen)
+            await until(pilot, lambda: "The simulated host has no templates." in picture(pilot))
+            await pilot.press("escape", "N")
+            await on_screen(pilot, DeployScreen)
+            await until(pilot, lambda: "The simulated host has no templates." in preview(pilot))
+    finally:
+        demo.close()
+
+
 async def test_an_untouched_form_is_left_at_once_and_a_filled_one_at_the_second_press(app_on: App, host: Host):
     async with running(app_on(host)) as pilot:
         await open_form(pilot)
@@ -262,7 +333,7 @@ async def test_the_arrow_keys_reach_every_field_of_a_form_longer_than_the_screen
             await pilot.press("down")
         assert set(seen) == {field.key for field in FIELDS}
         await pilot.press("up")
-        assert form.focused is form.query_one("#template")
+        assert form.focused is form.query_one("#library")
 
 
 async def test_a_form_that_is_left_while_its_plan_is_made_leaves_quietly(

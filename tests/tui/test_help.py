@@ -8,11 +8,11 @@ import pytest
 
 from host.connection import Host
 from hvtui.config import Config, Ui
-from hvtui.tui import keymap
-from hvtui.tui.actions import actions_for
+from hvtui.tui import catalogue, keymap
+from hvtui.tui.actions import actions_for, all_actions
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.fleet import FleetScreen
-from hvtui.tui.screens.help import HelpScreen
+from hvtui.tui.screens.help import HelpScreen, help_rows
 from hvtui.tui.widgets.page import Page
 from tests.tui.conftest import until
 from tests.tui.driving import SIZES, go_to, on_screen, picture, running
@@ -110,3 +110,10 @@ async def test_the_configuration_ids_are_shown_where_there_is_room(app_on: App, 
         await until(pilot, lambda: app.size.width == 80)
         await pilot.pause()
         assert "vm.stop" not in help_text(app)
+
+
+def test_every_screen_with_keys_of_its_own_has_a_place_in_the_help():
+    catalogue.load()
+    for scope in {action.scope for action in all_actions()}:
+        rows = help_rows((scope, "app"), with_ids=True)
+        assert rows[0].text.plain not in {scope, ""}, scope

@@ -89,6 +89,18 @@ async def test_shut_down_asks_first_and_esc_changes_nothing(
         await until(pilot, lambda: _state(app, name) is VmState.OFF)
 
 
+async def test_what_can_be_taken_back_says_so_for_one_and_for_several(
+    app_on: Callable[..., HvtuiApp], simulated: Host, journal: Journal
+):
+    app = app_on(simulated)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await _on(pilot, "build-07")
+        await pilot.press("s")  # a start has no way back
+        await until(pilot, lambda: shown(app).lines[-2].split("started")[-1].split() == ["build-07", "·", "job", "1"])
+        await pilot.press("slash", *"name:web-0*", "enter", "asterisk", "a")
+        await until(pilot, lambda: "2 VMs · jobs 2–3 · u undo" in shown(app).lines[-2])
+
+
 async def test_marked_vms_are_paused_in_one_go(app_on: Callable[..., HvtuiApp], simulated: Host, journal: Journal):
     app = app_on(simulated)
     async with app.run_test(size=(100, 30)) as pilot:

@@ -15,6 +15,7 @@ from hvtui.tui.log_text import log_rows
 from hvtui.tui.rate_history import RateHistory
 from hvtui.tui.summary_text import summary_rows
 from hvtui.tui.widgets import charts
+from hvtui.tui.widgets.details import flat_rows, tall_rows
 from hvtui.tui.widgets.lines import width_of
 from hvtui.tui.widgets.scroller import thumb
 from hvtui.tui.widgets.wrapping import flowing, folded, wrapped
@@ -100,6 +101,21 @@ def test_the_summary_of_a_vm_that_is_off_has_no_charts_and_says_what_it_would_ge
 def test_a_state_that_nobody_asked_for_is_told_with_its_reason():
     vm = next(vm for vm in scenes.varied_vms() if vm.name == "db-01")
     assert "‖ paused, disk error" in text_of(summary_rows(vm, RateHistory(), width=79, height=20, now=scenes.NOW))
+
+
+def test_the_template_that_a_vm_was_made_of_is_told_beside_the_list_and_on_its_page():
+    made = replace(WEB, config=replace(WEB.config, template="debian", is_linked=True))
+    history = RateHistory()
+    assert "template debian (linked)" in text_of(flat_rows(made, history, width=100, now=scenes.NOW))
+    for rows in (
+        tall_rows(made, history, width=40, height=38, now=scenes.NOW),
+        summary_rows(made, history, width=100, height=40, now=scenes.NOW),
+    ):
+        line = next(each for each in text_of(rows).splitlines() if "template" in each)
+        assert line.split("template")[1].split()[:2] == ["debian", "(linked)"]
+    copied = replace(made, config=replace(made.config, is_linked=False))
+    assert "(linked)" not in text_of(flat_rows(copied, history, width=100, now=scenes.NOW))
+    assert "template" not in text_of(flat_rows(WEB, history, width=100, now=scenes.NOW))
 
 
 def test_what_is_not_told_is_no_zero():

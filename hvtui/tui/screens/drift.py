@@ -90,7 +90,9 @@ class DriftScreen(HvtuiScreen):
 
         try:
             host = self.hvtui.host_of(self.vm)
-            self.drift = await self.hvtui.bridge.call(compare, host, self.vm, template=self._other)
+            usual = self.hvtui.library_at(host)
+            call = self.hvtui.bridge.call
+            self.drift = await call(compare, host, self.vm, template=self._other, usual_library=usual)
             self._problem = None
         except HvtuiError as error:
             self.drift, self._problem = None, error
@@ -182,7 +184,8 @@ class DriftScreen(HvtuiScreen):
         from hvtui.tui.screens.choice import ChoiceScreen
         from vm import library
 
-        found = await self.hvtui.bridge.call(library.read, self.hvtui.host_of(self.vm))
+        host = self.hvtui.host_of(self.vm)
+        found = await self.hvtui.bridge.call(library.read, host, self.hvtui.library_at(host))
         own = self.vm.config.template if self.vm.config is not None else ""
         names = sorted({each.name for each in found.templates} | ({own} if own else set()))
         if not names:

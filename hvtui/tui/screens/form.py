@@ -6,6 +6,7 @@ A form makes nothing: its plan goes through the app's confirm dialog.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 from textual import on
@@ -31,6 +32,8 @@ _MOVES = (
     ("up", "app.focus_previous"),
     ("tab", "app.focus_next"),
     ("shift+tab", "app.focus_previous"),
+    ("pagedown", "screen.scroll_preview(1)"),
+    ("pageup", "screen.scroll_preview(-1)"),
 )
 _LOOKING = (row("looking at what the host can do …", style="$text-muted", indent=2),)
 HOW_TO_MOVE = row("↑↓ tab enter  another field     ←→  another choice", style="$text-muted", indent=2)
@@ -53,11 +56,11 @@ class FormScreen(HvtuiScreen, Generic[P]):
     FormScreen #form-title { height: 1; }
     FormScreen #panes { height: 1fr; }
     FormScreen #form { height: auto; max-height: 12; padding: 0 1 0 2; scrollbar-size-vertical: 1; }
-    FormScreen #preview { height: 1fr; border-top: solid $text-disabled; scrollbar-size-vertical: 1; }
+    FormScreen #preview { height: 1fr; border-top: solid $text-disabled; scrollbar-size-vertical: 1;
+        border-title-color: $text-muted; border-title-align: right; }
     FormScreen.-wide #panes { layout: horizontal; }
     FormScreen.-wide #form { width: 50%; height: 1fr; max-height: 100%; padding: 1 1 0 2; }
-    FormScreen.-wide #preview { width: 50%; height: 1fr; border-top: none; border-left: solid $text-disabled;
-        padding: 1 0 0 0; }
+    FormScreen.-wide #preview { width: 50%; height: 1fr; border-top: blank; border-left: solid $text-disabled; }
     FormScreen .field { height: 1; }
     FormScreen.-wide .field { margin-bottom: 1; }
     FormScreen .field.-hidden { display: none; }
@@ -113,8 +116,9 @@ class FormScreen(HvtuiScreen, Generic[P]):
         )
 
     def title_text(self) -> str:
-        """The line above the fields; printable."""
-        return self.FORM_TITLE
+        """The line above the fields, with the host where there are several; printable."""
+        where = f" on {printable(self.hvtui.current_host.name, limit=30)}" if self.hvtui.services.is_many else ""
+        return f"{self.FORM_TITLE}{where}"
 
     def on_mount(self) -> None:
         self._preview_timer = self.set_timer(_PREVIEW_DELAY_S, self._preview)
@@ -171,6 +175,11 @@ class FormScreen(HvtuiScreen, Generic[P]):
         self.say(f"not made yet: {key} again gives the form up, ctrl+s shows the plan", "warn")
         return False
 
+    def preset(self, key: str, value: str) -> None:
+        """Begin with this value in a line of text; called before the form is shown."""
+        self.fields = tuple(replace(field, value=value) if field.key == key else field for field in self.fields)
+        self.initial[key] = value
+
     def values(self) -> dict[str, str]:
         """What stands in the fields, by their keys."""
         return {field.key: self.value(field.key) for field in self.fields}
@@ -216,6 +225,26 @@ class FormScreen(HvtuiScreen, Generic[P]):
         for field in self.fields:
             self.query_one(f"#row-{field.key}").set_class(field.key == wrong, "-wrong")
         self.query_one("#plan", Page).show(rows)
+        self.call_after_refresh(self._tell_of_more)
+
+    def action_scroll_preview(self, pages: int) -> None:
+        """A page of the plan down or up, whichever field has the focus."""
+        preview = self.query_one("#preview", VerticalScroll)
+        preview.scroll_relative(y=pages * max(preview.scrollable_content_region.height - 1, 1), animate=False)
+        self.call_after_refresh(self._tell_of_more)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._tell_of_more)
+
+    def _tell_of_more(self) -> None:
+        """Say above the plan how to see what has no room."""
+        if not self.is_composed:
+            return
+        preview = self.query_one("#preview", VerticalScroll)
+        below = int(preview.max_scroll_y - preview.scroll_offset.y)
+        told = [f"pgdn {below} more line{'s' if below > 1 else ''}"] if below > 0 else []
+        told += ["pgup"] if preview.scroll_offset.y else []
+        preview.border_title = "  ".join(told) or None
 
     def _go_to_problem(self, error: HvtuiError) -> None:
         if (key := self.key_of(error.about)) is not None:

@@ -35,6 +35,9 @@ _SCOPE_TITLES = {
     "export": "Export a virtual machine",
     "capture": "Make a template from a virtual machine",
     "drift": "Where a VM departs from its template",
+    "whatif": "What if a host died",
+    "clone": "Clone a virtual machine",
+    "size": "Memory and vCPUs",
 }
 _ORDER = (
     "vm",
@@ -51,6 +54,9 @@ _ORDER = (
     "export",
     "capture",
     "drift",
+    "whatif",
+    "clone",
+    "size",
     "fleet",
     "view",
     "app",

@@ -40,7 +40,7 @@ class ImportScreen(FormScreen[Plan]):
         return super().key_of(about) or ("path" if is_path else "more" if about.startswith("/") else None)
 
     async def make(self) -> Plan:
-        call, host, values = self.hvtui.bridge.call, self.hvtui.services.host, self.values()
+        call, host, values = self.hvtui.bridge.call, self.hvtui.current_host, self.values()
         kind = await call(import_form.kind_of, values["path"])
         if kind is not self._kind and self.is_composed:
             self._kind = kind

@@ -152,7 +152,7 @@ class JobsScreen(HvtuiScreen):
         it that is not done."""
         if (job_set := self.selected_set) is not None:
             if await self._agreed(job_plans.plan_restart_set(job_set)):
-                self.hvtui.tell_set(await self.hvtui.bridge.restart_set(job_set))
+                await self.hvtui.tell_set(await self.hvtui.bridge.restart_set(job_set))
             return
         job = self._chosen()
         if job is not None and await self._agreed(job_plans.plan_restart(job)):
@@ -166,7 +166,7 @@ class JobsScreen(HvtuiScreen):
         if (job_set := self.selected_set) is not None:
             left = [job for job in job_set.jobs if job_text.can_roll_back(job)]
             if left and await self._agreed(*(plan_rollback(job) for job in left)):
-                self.hvtui.tell_set(await self.hvtui.bridge.roll_back_all(left), done="rolled back")
+                await self.hvtui.tell_set(await self.hvtui.bridge.roll_back_all(left), done="rolled back")
             return
         job = self._chosen()
         if job is not None and await self._agreed(plan_rollback(job)):

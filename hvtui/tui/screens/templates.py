@@ -56,6 +56,7 @@ class TemplatesScreen(HvtuiScreen):
     def __init__(self) -> None:
         super().__init__()
         self.library: Library | None = None
+        self._chosen_library = ""  # another than the host's own
         self._problem: HvtuiError | None = None
         self._vms: tuple[Vm, ...] = ()
         self._ended: frozenset[int] | None = None  # the jobs on libraries that are over
@@ -123,7 +124,8 @@ class TemplatesScreen(HvtuiScreen):
 
         call = self.hvtui.bridge.call
         try:
-            self.library = await call(library.read, self.hvtui.current_host)
+            host = self.hvtui.current_host
+            self.library = await call(library.read, host, self._chosen_library or self.hvtui.library_at(host))
             self._problem = None
         except HvtuiError as error:
             self._problem = error
@@ -175,7 +177,7 @@ class TemplatesScreen(HvtuiScreen):
                 verified=self._verified.get(template.manifest),
             )
         elif self.library is not None and not self.library.templates:
-            rows += template_text.EMPTY
+            rows += (row(), *template_text.IN_THE_DEMO) if self.hvtui.is_demo else template_text.EMPTY
         if self.library is not None and (self.library.exists or self.library.problems):
             rows += [row(), *template_text.library_rows(self.library)]
         return rows
@@ -206,14 +208,27 @@ class TemplatesScreen(HvtuiScreen):
         """Open the form with the template under the cursor."""
         from hvtui.tui.screens.deploy import DeployScreen
 
-        if (template := self.selected) is not None:
-            self.hvtui.push_screen(DeployScreen(template.name))
+        if (template := self.selected) is not None and self.library is not None:
+            self.hvtui.push_screen(DeployScreen(template.name, self.library.pool))
 
     def add(self) -> None:
         """Open the form of a new template."""
         from hvtui.tui.screens.template_forms import AddTemplateScreen
 
         self.hvtui.push_screen(AddTemplateScreen(self.library))
+
+    async def choose_library(self) -> None:
+        """Ask which storage pool to look at."""
+        from hvtui.tui.screens.prompt import PromptScreen
+
+        usual = self.hvtui.library_at(self.hvtui.current_host)
+        now = self.library.pool if self.library is not None else usual
+        prompt = PromptScreen("Which library?", value=now, hint=f"a storage pool that holds files; empty: {usual}")
+        answer = await self.hvtui.push_screen_wait(prompt)
+        if answer is not None:
+            self._chosen_library = answer.strip()
+            self.library = None
+            self.read_again()
 
     def edit(self) -> None:
         """Open the form with what the template under the cursor says of itself."""

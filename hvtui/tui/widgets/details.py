@@ -149,6 +149,7 @@ def _pairs(vm: Vm, config: VmConfig) -> list[list[Span]]:
         ("agent", agent_word(vm)),
         ("machine", machine or NONE),
         ("system", short_system(config.os_id)),
+        ("template", template_words(config)),
         ("tags", " ".join(config.tags)),
         ("owner", config.owner),
         ("autostart", "yes" if vm.autostart else "no"),
@@ -190,6 +191,8 @@ def facts_of(vm: Vm, *, now: datetime) -> list[Span]:
         facts.append(("autostart", "text"))
     if config.pending_changes:
         facts.append(("changes wait for a restart", "warn"))
+    if config.template:
+        facts.append((f"template {template_words(config)}", "dim"))
     if config.tags:
         facts.append((f"tags {printable(' '.join(config.tags), limit=40)}", "dim"))
     return facts
@@ -262,6 +265,11 @@ def disk_line(disk: Disk, width: int) -> list[Span]:
     if directory and width_of(spans) + len(directory) + 2 <= width:
         spans.append((f"  {directory}", "dim"))
     return spans
+
+
+def template_words(config: VmConfig) -> str:
+    """The template that it was made of, and whether its disks build on that one's; empty for none."""
+    return printable(config.template, limit=40) + (" (linked)" if config.template and config.is_linked else "")
 
 
 def short_machine(machine: str) -> str:
