@@ -11,6 +11,9 @@ from enum import StrEnum
 from host.plan import Json, Plan
 
 
+HELD_UP = "cancelled; libvirt finishes the copy first"  # the note of a cancelled step whose call nothing can end
+
+
 class JobState(StrEnum):
     """INTERRUPTED: its process died or the hypervisor was lost; it can be restarted or rolled back."""
 

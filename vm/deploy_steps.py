@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element, SubElement
 import libvirt
 
 from host.errors import HvtuiError, NotFound
+from host.job_model import HELD_UP
 from host.plan import Step
 from host.steps import Args, Result, StepContext, StepVerb, register
 from vm.create_steps import delete_volume, or_none, settle, upload_bytes, volume_xml
@@ -110,7 +111,7 @@ def _copy(ctx: StepContext, args: Args) -> None:
 def _watch_copy(ctx: StepContext, args: Args, copying: Future[None]) -> None:
     total_bytes = args["source"]["size_bytes"]
     while not copying.done():
-        note = "cancelled; libvirt finishes the copy first" if ctx.is_cancelled() else "copying"
+        note = HELD_UP if ctx.is_cancelled() else "copying"
         ctx.progress(min(_copied_bytes(ctx, args) / total_bytes, 1.0) if total_bytes else None, note)
         wait([copying], _POLL_S)
 

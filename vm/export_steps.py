@@ -23,6 +23,7 @@ import libvirt
 from host import volumes
 from host.errors import Conflict, HvtuiError, NotFound, UsageError, WrongState
 from host.facts import version_text
+from host.job_model import HELD_UP
 from host.plan import Step
 from host.steps import Args, Result, StepContext, StepVerb, register
 from host.text import printable
@@ -176,7 +177,7 @@ def _copy(ctx: StepContext, args: Args, pool: str, name: str, found: dict[str, A
 
 def _watch(ctx: StepContext, copying: Future[None]) -> None:
     while not copying.done():
-        ctx.progress(None, "cancelled; libvirt finishes the copy first" if ctx.is_cancelled() else "making it whole")
+        ctx.progress(None, HELD_UP if ctx.is_cancelled() else "making it whole")
         time.sleep(_POLL_S)
 
 

@@ -26,7 +26,7 @@ from vm.commands import hint, host_blockers, virsh, words
 from vm.domain_xml import disk_source, parse, to_text
 from vm.model import Vm, VmState
 from vm.new_domain_xml import new_mac
-from vm.paravirtual_steps import ALIAS, SERIAL, change_devices, probes_of
+from vm.paravirtual_steps import ALIAS, SERIAL, change_devices, probe_volumes, probes_of
 
 __all__ = ["plan_paravirtual"]
 
@@ -60,6 +60,7 @@ def plan_paravirtual(host: Host, vm: Vm, *, now: bool = False, timeout_s: float 
         root = parse(domain.XMLDesc(_INACTIVE))
         found = _find(root)
         probe = None if now else _probe_place(connection, root)
+        left = probe_volumes(connection, root) if now else []
     after = copy.deepcopy(root)
     change_devices(after, found.changes)
     for each in (root, after):
@@ -67,7 +68,7 @@ def plan_paravirtual(host: Host, vm: Vm, *, now: bool = False, timeout_s: float 
     is_needed = bool(found.disks or found.nics)
     options = () if not now else ("--now",)
     timeout = () if now or timeout_s == WAIT_TIMEOUT_S else ("--timeout", f"{timeout_s:g}")
-    steps = _steps_now(host, vm, found) if now else _steps(host, vm, root, found, probe, timeout_s)
+    steps = _steps_now(host, vm, found, left) if now else _steps(host, vm, root, found, probe, timeout_s)
     return Plan(
         title=f"Make {vm.name} paravirtual: {_summary(found)}" if is_needed else f"{vm.name} is paravirtual already",
         host_uri=host.uri,
@@ -204,8 +205,9 @@ def _warnings(vm: Vm, *, now: bool) -> tuple[str, ...]:
 # Steps
 
 
-def _steps_now(host: Host, vm: Vm, found: _Found) -> tuple[Step, ...]:
+def _steps_now(host: Host, vm: Vm, found: _Found, left: list[tuple[str, str]]) -> tuple[Step, ...]:
     args: dict[str, Json] = {"uuid": vm.uuid, "name": vm.name, "changes": found.changes, "pool": "", "volume": ""}
+    args["left"] = [[pool, volume] for pool, volume in left]
     return (Step("paravirtual.switch", _switch_title(found), args, (virsh(host.uri, "edit", vm.name),)),)
 
 

@@ -305,25 +305,37 @@ def _switch(ctx: StepContext, args: Args) -> Result:
         change_devices(root, args["changes"])
 
     _redefine(ctx, args, change)
-    for pool, volume in {*left, (args["pool"], args["volume"])}:
+    for pool, volume in {*left, *_planned(args), (args["pool"], args["volume"])}:
         _remove_volume(ctx, pool, volume)
     return {}
 
 
-def _left_by_others(ctx: StepContext, args: Args) -> list[tuple[str, str]]:
-    """The volumes of the small disks that are in the VM, by pool and name."""
+def probe_volumes(connection: Any, root: Element) -> list[tuple[str, str]]:
+    """The volumes of the small disks that are in the domain `root`, by pool and name. Raises libvirtError."""
     found = []
-    with ctx.calls("look at", args["name"]) as connection:
-        root = parse(connection.lookupByUUIDString(args["uuid"]).XMLDesc(_INACTIVE))
-        for path in (disk_source(probe) for probe in probes_of(root) if probe.tag == "disk"):
-            volume = or_none(connection.storageVolLookupByPath, path, missing=_NO_VOLUME)
-            if volume is not None:
-                found.append((volume.storagePoolLookupByVolume().name(), volume.name()))
+    for path in (disk_source(probe) for probe in probes_of(root) if probe.tag == "disk"):
+        volume = or_none(connection.storageVolLookupByPath, path, missing=_NO_VOLUME)
+        if volume is not None:
+            found.append((volume.storagePoolLookupByVolume().name(), volume.name()))
     return found
+
+
+def _left_by_others(ctx: StepContext, args: Args) -> list[tuple[str, str]]:
+    with ctx.calls("look at", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=_NO_DOMAIN)
+        return probe_volumes(connection, parse(domain.XMLDesc(_INACTIVE))) if domain is not None else []
+
+
+def _planned(args: Args) -> set[tuple[str, str]]:
+    """The small disks of earlier attempts that were in the VM when it was planned: a killed switch may have taken them
+    out of its definition, which then names them no more."""
+    return {(pool, volume) for pool, volume in args.get("left", ())}
 
 
 def _switch_back(ctx: StepContext, args: Args, result: Result | None = None) -> None:
     settle(result)
+    for pool, volume in _planned(args).difference(_left_by_others(ctx, args)):
+        _remove_volume(ctx, pool, volume)
     _redefine(ctx, args, lambda root: change_devices(root, args["changes"], back=True))
 
 

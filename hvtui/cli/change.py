@@ -23,7 +23,7 @@ from host.text import printable
 from hvtui.cli import moved
 from hvtui.cli.output import Format, complain, narrate, write_records, write_table, write_text
 from hvtui.cli.plans import confirm, plan_text, tell_job_warnings, tell_warnings
-from hvtui.cli.progress import Progress, show_job
+from hvtui.cli.progress import Progress, held_up, show_job
 from hvtui.cli.session import Session
 from hvtui.holders import holding_jobs, is_off, make_way, with_holders
 from hvtui.outcome_sum import in_sum
@@ -266,15 +266,25 @@ def run_works(works: Sequence[Work], journal: Journal, *, limit_s: float | None)
     except KeyboardInterrupt:
         narrate("Interrupted: cancelling what runs; Ctrl-C again leaves at once")
         under_way.stop()
-        wait(futures)
+        _wait_out(futures, under_way)
     except TimedOut as error:
         late = error
         under_way.stop()
-        wait(futures)
+        _wait_out(futures, under_way)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     outcomes = [future.result() for future in futures]
     return [replace(each, error=late) if late and each.exit_code else each for each in outcomes]
+
+
+def _wait_out(futures: Sequence[Future[Outcome]], under_way: _UnderWay) -> None:
+    """Until all that was cancelled has come to its end; what keeps it from that is said."""
+    told: set[int] = set()
+    while wait(futures, timeout=REDRAW_S)[1]:
+        for job in list(under_way.latest.values()):
+            if job.id not in told and (why := held_up(job)):
+                told.add(job.id)
+                narrate(why)
 
 
 class _UnderWay:

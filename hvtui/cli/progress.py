@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from host.job_model import Job
+from host.job_model import HELD_UP, Job
 from host.text import display_width, fit, printable
 from hvtui.cli.output import narrate
 
@@ -99,6 +99,14 @@ def _waits(job: Job) -> str:
     if job.is_paused:
         return "paused"
     return f"waits: {printable(job.waits_for, limit=100)}" if job.waits_for else ""
+
+
+def held_up(job: Job) -> str:
+    """Why a cancelled job goes on for a while; empty for one that does not."""
+    step = job.current_step
+    if step is None or step.note != HELD_UP or job.state.is_over:
+        return ""
+    return f"{printable(job.vm_name or job.title, limit=80)}: {step.note}"
 
 
 def show_job(progress: Progress, job: Job) -> None:

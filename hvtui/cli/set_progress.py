@@ -8,7 +8,7 @@ from host.job_model import Job, JobSet, JobState
 from host.text import display_width, fit, printable
 from hvtui.cli.change import Outcome
 from hvtui.cli.output import complain, narrate
-from hvtui.cli.progress import Progress, bar
+from hvtui.cli.progress import Progress, bar, held_up
 from hvtui.outcome_sum import set_sum
 
 MOST_LINES = 8  # of running members, below the bar
@@ -23,6 +23,7 @@ class SetProgress:
         self.told: set[int] = set()
         self._progress = Progress()
         self._over: set[int] | None = None
+        self._held_up: set[int] = set()  # those of which that was told
         self._title = ""
 
     def __enter__(self) -> SetProgress:
@@ -38,6 +39,8 @@ class SetProgress:
             self._title = printable(job_set.title, limit=200)
             narrate(f"{self._title}: {_how_many(job_set)}")
         self._tell_ends(job_set)
+        if not self._progress.redraws:
+            self._tell_held_up(job_set)
         rows = shutil.get_terminal_size().lines
         self._progress.block(set_lines(job_set, most=min(MOST_LINES, max(rows - 2, 1))))
 
@@ -59,6 +62,12 @@ class SetProgress:
             for job in new:
                 if job.state is JobState.DONE:
                     narrate(f"{name_of(job)}: done")
+
+    def _tell_held_up(self, job_set: JobSet) -> None:
+        for job in job_set.jobs:
+            if job.id not in self._held_up and (why := held_up(job)):
+                self._held_up.add(job.id)
+                narrate(why)
 
     def _complain(self, failed: list[Job]) -> None:
         """Each reason once: what waits for a preparation that failed ends with the same words."""

@@ -11,9 +11,8 @@ import pytest
 from host import jobs
 from host.connection import Host
 from host.errors import Cancelled
-from host.job_model import Job, JobState
+from host.job_model import JobState
 from host.journal import Journal
-from host.plan import Plan
 from tests.support import bundles
 from tests.support.bundles import (
     NAME,
@@ -29,7 +28,7 @@ from tests.support.bundles import (
     whole_vm,
 )
 from tests.support.private_libvirtd import PrivateLibvirtd
-from tests.support.running import Notes, do, done, undo, vm_named
+from tests.support.running import Notes, do, done, done_while_the_daemon_dies, undo, vm_named
 from vm import bundle, inventory
 from vm.export import plan_export
 from vm.import_bundle import ImportRequest, plan_import
@@ -141,6 +140,25 @@ def test_an_import_killed_at_any_step_is_taken_back_or_completed(
         assert traces(private_daemon, real_host) == before, (verb, call)
 
 
+def test_a_registration_killed_while_it_compares_the_disks_is_taken_back_or_completed(
+    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, exported: Path
+) -> None:
+    before, disk = traces(private_daemon, real_host), exported / "vda.qcow2"
+    contents = disk.read_bytes()
+    for completes in (False, True):
+        plan = plan_import(real_host, ImportRequest(exported, register=True))
+        job = killed(plan, real_host, journal, "import.verify:0")
+        assert job is not None
+        if completes:
+            assert jobs.restart(job.id, real_host, journal).state is JobState.DONE
+            assert [each.source for each in vm_named(real_host, NAME).config.disks] == [str(disk)]  # type: ignore[union-attr]
+            done(jobs.plan_undo(journal.jobs(limit=1)[0], real_host, journal), real_host)
+        else:
+            assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
+        assert traces(private_daemon, real_host) == before
+        assert disk.read_bytes() == contents
+
+
 def test_an_import_is_undone_with_everything_that_it_made(
     real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, exported: Path
 ) -> None:
@@ -199,27 +217,15 @@ def test_a_cancelled_upload_or_download_leaves_nothing(
 
 @pytest.mark.timeout(300)
 def test_a_daemon_that_is_killed_at_every_step_delays_and_spoils_nothing(
-    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path
+    real_host: Host, private_daemon: PrivateLibvirtd, contents: Path, tmp_path: Path
 ) -> None:
     whole_vm(real_host, private_daemon, contents)
     states = set(state_files(private_daemon).values())
-
-    def survives(plan: Plan) -> None:
-        seen: set[str] = set()
-
-        def kill_once_a_step(job: Job) -> None:
-            step = job.current_step
-            if step is not None and step.title not in seen:
-                seen.add(step.title)
-                private_daemon.restart()
-
-        job = jobs.submit(plan, real_host, journal, kill_once_a_step)
-        assert job.state is JobState.DONE, job.error
-        assert len(seen) == len(plan.steps)
-
-    survives(plan_export(real_host, vm_named(real_host, NAME), tmp_path / "bundle"))
+    plan = plan_export(real_host, vm_named(real_host, NAME), tmp_path / "bundle")
+    done_while_the_daemon_dies(plan, real_host, private_daemon)
     delete(real_host)
-    survives(plan_import(real_host, ImportRequest(tmp_path / "bundle", restore=True)))
+    plan = plan_import(real_host, ImportRequest(tmp_path / "bundle", restore=True))
+    done_while_the_daemon_dies(plan, real_host, private_daemon)
     assert same_disk(disk_of(private_daemon), contents)
     assert set(state_files(private_daemon).values()) == states
     assert not pools_of_hvtui(real_host)

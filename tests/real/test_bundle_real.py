@@ -16,7 +16,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from host import images
+from host import pool_room
 from host.connection import Host, open_host
 from host.job_model import JobState
 from host.journal import Journal
@@ -302,8 +302,8 @@ def test_a_full_pool_rolls_an_import_back(
 ) -> None:
     with tight_pool(private_daemon, real_host, 3 * MIB):
         before = traces(private_daemon, real_host)
-        # Of this machine's own file system, which is not where the pool lies: what another client would see.
-        monkeypatch.setattr(images, "free_bytes", lambda _path: 10**12)
+        # Somebody else fills it after the plan.
+        monkeypatch.setattr(pool_room, "free_bytes", lambda *_: 10**12)
         job = submit(plan_import(real_host, ImportRequest(exported, pool="tight")), real_host)
         assert job.state is JobState.FAILED
         assert "space" in job.error

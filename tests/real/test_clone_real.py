@@ -18,6 +18,7 @@ from host.plan import Plan
 from tests.real.conftest import BOOTED, wait_for
 from tests.support import guest
 from tests.support.private_libvirtd import PrivateLibvirtd
+from tests.support.running import done_while_the_daemon_dies
 from tests.support.templates import made_pool
 from vm import clone, inventory, steps
 from vm.delete import plan_delete
@@ -189,6 +190,59 @@ def test_a_disk_whose_guest_made_it_look_like_another_format_is_refused(
     (job,) = run_set(planned(real_host, origin, "copy"), real_host, journal)
     assert job.state is JobState.FAILED
     assert "its content qcow2" in job.error
+    assert traces(private_daemon, real_host) == before
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("verb", "linked", "calls"),
+    [
+        ("clone.freeze", True, range(0, 99, 5)),
+        ("clone.disks", False, range(0, 99, 9)),
+        ("clone.nvram", False, range(0, 99, 9)),
+        ("create.define", True, range(9)),
+    ],
+    ids=["freeze", "disks", "nvram", "define"],
+)
+def test_a_clone_killed_at_any_call_is_taken_back_or_completed(
+    real_host: Host,
+    journal: Journal,
+    origin: str,
+    private_daemon: PrivateLibvirtd,
+    verb: str,
+    linked: bool,
+    calls: range,
+) -> None:
+    before, bases = traces(private_daemon, real_host), disks_of(real_host, origin)
+    for call in calls:
+        plan = planned(real_host, origin, "doomed", linked=linked).plans[0]
+        job = killed(real_host, journal, plan, f"{verb}:{call}")
+        if job is not None and call % 2:
+            assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK, (call, job.error)
+        else:
+            restarted = jobs.restart(job.id, real_host, journal) if job is not None else journal.jobs(limit=1)[0]
+            assert restarted.state is JobState.DONE, (call, restarted.error)
+            assert holds(disks_of(real_host, "doomed")["vda"], "qcow2", 0xAB)
+            undone = jobs.submit(jobs.plan_undo(restarted, real_host), real_host, journal)
+            assert undone.state is JobState.DONE, (call, undone.error)
+        assert disks_of(real_host, origin) == bases, f"killed after call {call} of {verb}"
+        assert traces(private_daemon, real_host) == before, f"killed after call {call} of {verb}"
+        if job is None:
+            break
+    assert job is None
+    assert call > calls[1], "it was killed in the middle"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_libvirtd_that_dies_in_each_step_of_a_clone_is_waited_for(
+    real_host: Host, journal: Journal, origin: str, private_daemon: PrivateLibvirtd, linked: bool
+) -> None:
+    before = traces(private_daemon, real_host)
+    job = done_while_the_daemon_dies(
+        planned(real_host, origin, "copy", linked=linked).plans[0], real_host, private_daemon
+    )
+    assert holds(disks_of(real_host, "copy")["vda"], "qcow2", 0xAB)
+    assert jobs.submit(jobs.plan_undo(job, real_host), real_host, journal).state is JobState.DONE
     assert traces(private_daemon, real_host) == before
 
 

@@ -17,11 +17,13 @@ from host import job_engine, jobs
 from host.connection import Host
 from host.errors import NotFound
 from host.images import inspect
+from host.job_engine import Patience
 from host.job_model import Job, JobState
 from host.journal import Journal
 from host.plan import Plan, PlanSet
 from host.steps import Args, Result, StepContext, StepVerb, verb_named
 from host.units import GIB, MIB
+from hvtui.cli.progress import held_up
 from tests.real.conftest import wait_for
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.templates import add_template, add_tiny, made_pool
@@ -278,6 +280,21 @@ def test_a_libvirtd_that_dies_while_it_copies_is_waited_for_and_nothing_is_left_
     assert job.state is JobState.DONE, job.error
     compare = ["qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", "--", str(library / "large.qcow2"), str(path)]
     assert subprocess.run(compare, capture_output=True, check=False).returncode == 0
+    assert [each.name for each in private_daemon.images.iterdir()] == [path.name]
+    # Cancelled in its middle it ends with the copy, says so meanwhile, and leaves nothing.
+    plan = deploy.plan_deploy(real_host, replace(request, names=("unwanted",))).plans[0]
+    second = Path(str(plan.steps[0].args["path"]))
+    created, notes = jobs.create(plan, journal), set()
+
+    def look(job: Job) -> None:
+        notes.add(held_up(job))
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(jobs.run, created.id, real_host, journal, look, patience=Patience(progress_every_s=0.0))
+        wait_for(lambda: second.exists() and second.stat().st_size > MIB, "the copy to begin")
+        jobs.cancel(created.id, journal)
+        job = running.result()
+    assert (job.state, "unwanted: cancelled; libvirt finishes the copy first" in notes) == (JobState.CANCELLED, True)
     assert [each.name for each in private_daemon.images.iterdir()] == [path.name]
 
 

@@ -15,7 +15,7 @@ from tests.real.conftest import wait_for
 from tests.support import bundles, guest
 from tests.support.bundles import killed, traces
 from tests.support.private_libvirtd import PrivateLibvirtd
-from tests.support.running import done, vm_named
+from tests.support.running import do, done, done_while_the_daemon_dies, vm_named
 from vm.create import plan_create, tiny_request
 from vm.domain_xml import parse
 from vm.paravirtual import plan_paravirtual
@@ -113,3 +113,42 @@ def test_a_switch_killed_on_its_way_is_taken_back(
         assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
         assert devices(real_host) == (["sata"], ["e1000e"])
         assert traces(private_daemon, real_host) == before, (verb, call)
+
+
+@pytest.mark.timeout(300)
+def test_the_switch_itself_killed_at_any_call_is_taken_back_or_completed(
+    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, tiny_guest: TinyGuest
+) -> None:
+    """With the small disk and the card of an earlier attempt in the VM, which go with it."""
+    make(real_host, private_daemon)
+    clean, switched = traces(private_daemon, real_host), False
+    for call in (0, 9, 16, 17, 18, 19, 21, 22, 23, 99):
+        probe = plan_paravirtual(real_host, vm_named(real_host, NAME), timeout_s=120).steps[0]
+        assert probe.verb == "paravirtual.probe"
+        do(real_host, probe)
+        plan = plan_paravirtual(real_host, vm_named(real_host, NAME), now=True)
+        job = killed(plan, real_host, journal, f"paravirtual.switch:{call}")
+        switched |= job is not None and devices(real_host) == (["virtio"], ["virtio"])
+        if job is not None and call % 2 == 0:
+            assert jobs.rollback(job.id, real_host, journal).state is JobState.ROLLED_BACK
+        else:
+            if job is not None:
+                assert jobs.restart(job.id, real_host, journal).state is JobState.DONE, call
+            assert devices(real_host) == (["virtio"], ["virtio"])
+            done(jobs.plan_undo(journal.jobs(limit=1)[0], real_host, journal), real_host)
+        again = plan_paravirtual(real_host, vm_named(real_host, NAME), now=True)
+        done(again, real_host)  # takes along what a rollback left of the earlier attempt
+        done(jobs.plan_undo(journal.jobs(limit=1)[0], real_host, journal), real_host)
+        assert devices(real_host) == (["sata"], ["e1000e"])
+        assert traces(private_daemon, real_host) == clean, call
+    assert job is None
+    assert switched, "it was killed once after the switch"
+
+
+def test_a_libvirtd_that_dies_in_a_switch_is_waited_for(
+    real_host: Host, journal: Journal, private_daemon: PrivateLibvirtd, tiny_guest: TinyGuest
+) -> None:
+    make(real_host, private_daemon)
+    plan = plan_paravirtual(real_host, vm_named(real_host, NAME), now=True)
+    done_while_the_daemon_dies(plan, real_host, private_daemon)
+    assert devices(real_host) == (["virtio"], ["virtio"])

@@ -11,10 +11,11 @@ from host.job_model import Job, JobState
 from host.journal import Journal
 from host.plan import Json, Plan, Step
 from host.steps import Result, StepContext, verb_named
+from tests.support.private_libvirtd import PrivateLibvirtd
 from vm import inventory, steps
 from vm.model import Vm
 
-__all__ = ["Notes", "context", "do", "done", "steps", "submit", "undo", "vm_named"]
+__all__ = ["Notes", "context", "do", "done", "done_while_the_daemon_dies", "steps", "submit", "undo", "vm_named"]
 
 
 @dataclass(slots=True)
@@ -52,6 +53,23 @@ def done(plan: Plan, host: Host) -> Job:
     """Run a plan as a job that must succeed."""
     job = submit(plan, host)
     assert job.state is JobState.DONE, f"{job.title}: {job.error}"
+    return job
+
+
+def done_while_the_daemon_dies(plan: Plan, host: Host, daemon: PrivateLibvirtd) -> Job:
+    """Run a plan as a job that must succeed although libvirtd is killed and started again at the beginning of each of
+    its steps."""
+    seen: set[str] = set()
+
+    def kill_once_a_step(job: Job) -> None:
+        step = job.current_step
+        if step is not None and step.title not in seen:
+            seen.add(step.title)
+            daemon.restart()
+
+    job = jobs.submit(plan, host, Journal(), kill_once_a_step)
+    assert job.state is JobState.DONE, f"{job.title}: {job.error}"
+    assert len(seen) == len(plan.steps)
     return job
 
 
