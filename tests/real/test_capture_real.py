@@ -18,6 +18,7 @@ from host.journal import Journal
 from host.plan import Plan
 from host.units import MIB
 from tests.support.private_libvirtd import PrivateLibvirtd
+from tests.support.running import done_while_the_daemon_dies
 from tests.support.templates import made_pool
 from vm import inventory, steps
 from vm.library import find, read
@@ -147,6 +148,16 @@ def test_a_capture_killed_at_any_call_is_taken_back_or_completed(
         left = {path.name for path in library.iterdir()}
         assert left <= {INDEX_NAME}, f"killed after call {call} of {verb}"
     assert call > 2, "it was killed in the middle"
+
+
+def test_a_libvirtd_that_dies_in_each_step_of_a_capture_is_waited_for(
+    real_host: Host, private_daemon: PrivateLibvirtd, library: Path, disk: Path
+) -> None:
+    before = hashlib.sha256(disk.read_bytes()).hexdigest()
+    done_while_the_daemon_dies(planned(real_host), real_host, private_daemon)
+    assert [each.name for each in read(real_host).templates] == ["golden"]
+    assert read(real_host).others == ()
+    assert hashlib.sha256(disk.read_bytes()).hexdigest() == before
 
 
 def test_a_vm_that_was_started_in_the_meantime_is_not_captured(

@@ -23,7 +23,7 @@ from tests.real.conftest import wait_for
 from tests.support import bundles
 from tests.support.bundles import killed, same_disk, traces
 from tests.support.private_libvirtd import PrivateLibvirtd
-from tests.support.running import done, submit
+from tests.support.running import done, done_while_the_daemon_dies, submit
 from vm.domain_xml import parse
 from vm.import_disk import DiskImportRequest, plan_import_disk
 
@@ -265,3 +265,14 @@ def test_an_import_killed_at_any_step_is_taken_back_or_completed(
                 done(jobs.plan_undo(journal.jobs(limit=1)[0], real_host, journal), real_host)
             assert traces(private_daemon, real_host) == before, (verb, call, completes)
             assert not leftovers()
+
+
+def test_a_libvirtd_that_dies_in_each_step_of_an_import_is_waited_for(
+    real_host: Host, private_daemon: PrivateLibvirtd, raw: Path, tmp_path: Path
+) -> None:
+    plan = plan_import_disk(real_host, request(appliance(raw, tmp_path / "old.ova")))
+    done_while_the_daemon_dies(plan, real_host, private_daemon)
+    assert same_disk(imported(private_daemon), raw)
+    assert same_disk(imported(private_daemon, 2), raw)
+    assert len(list(private_daemon.images.glob(f"{NAME}*"))) == 2
+    assert not leftovers()

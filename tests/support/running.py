@@ -59,12 +59,12 @@ def done(plan: Plan, host: Host) -> Job:
 def done_while_the_daemon_dies(plan: Plan, host: Host, daemon: PrivateLibvirtd) -> Job:
     """Run a plan as a job that must succeed although libvirtd is killed and started again at the beginning of each of
     its steps."""
-    seen: set[str] = set()
+    seen: set[int] = set()
 
     def kill_once_a_step(job: Job) -> None:
         step = job.current_step
-        if step is not None and step.title not in seen:
-            seen.add(step.title)
+        if step is not None and step.index not in seen:
+            seen.add(step.index)
             daemon.restart()
 
     job = jobs.submit(plan, host, Journal(), kill_once_a_step)
