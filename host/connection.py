@@ -176,6 +176,18 @@ class Host:
         with self.calls("ask for the name of", self.name) as connection:
             return _first_label(connection.getHostname()) == _first_label(os.uname().nodename)
 
+    @cached_property
+    def identity(self) -> str:
+        """The same for every URI that leads to the same system driver: the machine's UUID, and its name, since boards
+        of some makers share a UUID. Empty where only the URI tells (a session, a simulated host). Asked once. Raises
+        ConnectionLost, Denied."""
+        if self.is_simulated or not self.uri.partition("?")[0].endswith("/system"):
+            return ""
+        with self.calls("ask for the identity of", self.name) as connection:
+            _, _, rest = connection.getCapabilities().partition("<uuid>")
+            uuid = rest.partition("</uuid>")[0].strip()
+            return f"{uuid}@{_first_label(connection.getHostname())}" if uuid else ""
+
     @property
     def link(self) -> Link:
         """The health of the interface's connection, without any call."""

@@ -1,30 +1,35 @@
 """Which hosts are drained for maintenance, and where their VMs went: one file in the state directory.
 
-The file is replaced as a whole, under a lock, so that a killed process leaves the old or the new one. Steps write it
-(vm.drain_steps); everybody may read it. It changes no host and no VM.
+A host is known by its identity (Host.identity), whatever the URI by which it is reached, and by that URI where no
+identity is known: `_is_same` is the one place that decides. The file is replaced as a whole, under a lock, so that a
+killed process leaves the old or the new one. Steps write it (vm.drain_steps); everybody may read it. It changes no host
+and no VM.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from host.errors import HvtuiError
 from host.paths import state_directory
 
+if TYPE_CHECKING:
+    from host.connection import Host
+
 FILE = "maintenance.json"
-VERSION = 1
+VERSION = 2  # 1 had no identities
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A VM of a drained host: what became of it (`fate`: moved, saved, shut down), its state before, and on which
-    host it is now. `autostart` is as it was at home."""
+    host it is now: by `uri`, and by `identity` where that is known. `autostart` is as it was at home."""
 
     uuid: str
     name: str
@@ -33,6 +38,7 @@ class Guest:
     uri: str
     host: str
     autostart: bool = False
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Maintenance:
     job_id: int = 0
     is_drained: bool = True
     guests: tuple[Guest, ...] = ()
+    identity: str = ""
 
     def guest(self, uuid: str) -> Guest | None:
         """The VM of that uuid, if it is one of those that are not back."""
@@ -64,17 +71,47 @@ def read(state: Path | None = None) -> tuple[Maintenance, ...]:
         raise HvtuiError(f"cannot be read: {error}", about=str(path), remedy=remedy) from error
 
 
-def of_host(uri: str, state: Path | None = None) -> Maintenance | None:
+def note_of(host: Host) -> Maintenance | None:
+    """What is known of this host. Raises HvtuiError, also where the host is asked who it is and does not answer."""
+    return of_host(host.uri, identity=host.identity)
+
+
+def of_host(uri: str, state: Path | None = None, *, identity: str = "") -> Maintenance | None:
     """What is known of one host; None when it is neither drained nor misses a VM."""
-    return next((each for each in read(state) if each.uri == uri), None)
+    return among(read(state), uri, identity)
 
 
-def drained_uris(state: Path | None = None) -> frozenset[str]:
-    """The URIs of the hosts that are drained now."""
-    return frozenset(each.uri for each in read(state) if each.is_drained)
+def among(known: Sequence[Maintenance], uri: str, identity: str = "") -> Maintenance | None:
+    """As `of_host`, among what was read already."""
+    found = [each for each in known if _is_same(each, uri, identity)]
+    return _merged(found, identity) if found else None
 
 
-def begin(uri: str, name: str, *, job_id: int = 0, state: Path | None = None) -> None:
+def drained_keys(state: Path | None = None) -> frozenset[str]:
+    """The URIs and the identities of the hosts that are drained now."""
+    drained = [each for each in read(state) if each.is_drained]
+    return frozenset(key for each in drained for key in (each.uri, each.identity) if key)
+
+
+def _is_same(known: Maintenance, uri: str, identity: str) -> bool:
+    """Whether that is the host of this URI. One whose identity has changed since (a new board, a new name) is still the
+    one that is reached in the same way."""
+    return known.uri == uri or bool(identity and known.identity == identity)
+
+
+def _merged(found: Sequence[Maintenance], identity: str) -> Maintenance:
+    """One note of what was written under several URIs before the identity was known."""
+    first, *rest = found
+    guests = {guest.uuid: guest for each in found for guest in each.guests}
+    return replace(
+        first,
+        identity=identity or next((each.identity for each in found if each.identity), ""),
+        is_drained=any(each.is_drained for each in found),
+        guests=tuple(guests.values()) if rest else first.guests,
+    )
+
+
+def begin(uri: str, name: str, *, identity: str = "", job_id: int = 0, state: Path | None = None) -> None:
     """A host is drained from now on; one that is already stays as it was, with the VMs that it misses."""
 
     def change(found: Maintenance | None) -> Maintenance:
@@ -82,17 +119,17 @@ def begin(uri: str, name: str, *, job_id: int = 0, state: Path | None = None) ->
             return found
         now = datetime.now(UTC).isoformat(timespec="seconds")
         guests = found.guests if found is not None else ()
-        return Maintenance(uri, name, now, job_id, guests=guests)
+        return Maintenance(uri, name, now, job_id, guests=guests, identity=identity)
 
-    _change(uri, change, state)
+    _change((uri, identity), change, state)
 
 
-def end(uri: str, *, state: Path | None = None) -> None:
+def end(uri: str, *, identity: str = "", state: Path | None = None) -> None:
     """The host takes VMs again; it is forgotten once none of its own is missing."""
-    _change(uri, lambda found: None if found is None else replace(found, is_drained=False), state)
+    _change((uri, identity), lambda found: None if found is None else replace(found, is_drained=False), state)
 
 
-def put_guest(uri: str, guest: Guest, *, state: Path | None = None) -> None:
+def put_guest(uri: str, guest: Guest, *, identity: str = "", state: Path | None = None) -> None:
     """A VM of a drained host has gone, was saved or was shut down; the newest word about it counts, but its state
     before is that of the first time."""
 
@@ -103,35 +140,37 @@ def put_guest(uri: str, guest: Guest, *, state: Path | None = None) -> None:
         kept = guest if before is None else replace(guest, was=before.was, autostart=before.autostart)
         return replace(found, guests=(*(each for each in found.guests if each.uuid != guest.uuid), kept))
 
-    _change(uri, change, state)
+    _change((uri, identity), change, state)
 
 
-def drop_guest(uri: str, uuid: str, *, state: Path | None = None) -> None:
+def drop_guest(uri: str, uuid: str, *, identity: str = "", state: Path | None = None) -> None:
     """A VM is back."""
 
     def change(found: Maintenance | None) -> Maintenance | None:
         guests = tuple(each for each in found.guests if each.uuid != uuid) if found is not None else ()
         return None if found is None else replace(found, guests=guests)
 
-    _change(uri, change, state)
+    _change((uri, identity), change, state)
 
 
-def _change(uri: str, change: Callable[[Maintenance | None], Maintenance | None], state: Path | None) -> None:
+def _change(
+    host: tuple[str, str], change: Callable[[Maintenance | None], Maintenance | None], state: Path | None
+) -> None:
+    """Replace what is known of the host of this URI and identity."""
     directory = state or state_directory()
     with _locked(directory):
-        known = {each.uri: each for each in read(directory)}
-        changed = change(known.get(uri))
-        if changed is None or not (changed.is_drained or changed.guests):
-            known.pop(uri, None)
-        else:
-            known[uri] = changed
-        _write(directory / FILE, known)
+        known = read(directory)
+        changed = change(among(known, *host))
+        kept = [each for each in known if not _is_same(each, *host)]
+        if changed is not None and (changed.is_drained or changed.guests):
+            kept.append(changed)
+        _write(directory / FILE, kept)
 
 
-def _write(path: Path, known: Mapping[str, Maintenance]) -> None:
+def _write(path: Path, known: Sequence[Maintenance]) -> None:
     import json
 
-    text = json.dumps({"version": VERSION, "hosts": [asdict(each) for each in known.values()]}, indent=1)
+    text = json.dumps({"version": VERSION, "hosts": [asdict(each) for each in known]}, indent=1)
     new = path.with_name(f"{path.name}.new")  # one at a time: under the lock
     try:
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -149,7 +188,7 @@ def _decoded(text: str) -> tuple[Maintenance, ...]:
     import json
 
     data = json.loads(text)
-    if data["version"] != VERSION:
+    if data["version"] not in {1, VERSION}:
         raise ValueError(f"version {data['version']}, this hvtui knows {VERSION}")
     return tuple(_host(each) for each in data["hosts"])
 

@@ -79,7 +79,7 @@ def plan_drain(
 
 def _set_of(source: Place, fates: Sequence[Fate], options: DrainOptions) -> PlanSet:
     name = source.entry.name
-    marking = _notes_plan(source.host.uri, f"Drain {name}", mark_step(source.host.uri, name), options.command)
+    marking = _notes_plan(source.host.uri, f"Drain {name}", mark_step(source.host, name), options.command)
     plans = tuple(fate.plan for fate in fates if fate.plan is not None)
     warnings = tuple(f"{fate.vm} stays and runs on: {fate.why}" for fate in fates if fate.could_not_leave)
     return _with_preparation(f"Drain {name}", marking, plans, options.command, warnings)
@@ -105,7 +105,9 @@ class _Leaving:
         self, source: Place, others: Sequence[Place], pictures: Sequence[HostPicture], options: DrainOptions
     ) -> None:
         self._source = source
-        self._places = {place.entry.name: place for place in others if place.host.uri != source.host.uri}
+        own = {source.host.uri, source.host.identity} - {""}
+        same = {picture.name for picture in pictures if picture.uri in own or picture.identity in own}
+        self._places = {place.entry.name: place for place in others if place.entry.name not in same}
         self._pictures = {picture.name: picture for picture in pictures if picture.name in self._places}
         self._options = options
 
@@ -158,10 +160,10 @@ class _Leaving:
             return Fate(vm.name, vm.uuid, STAY, str(error), host=rating.host)
         if plan.blockers:
             return Fate(vm.name, vm.uuid, STAY, "; ".join(each.reason for each in plan.blockers), host=rating.host)
-        guest = _guest(vm, MOVED, target.host.uri, rating.host)
+        guest = _guest(vm, MOVED, target.host, rating.host)
         plan = replace(
             plan,
-            steps=(*plan.steps, record_step(home.uri, guest)),
+            steps=(*plan.steps, record_step(home, guest)),
             lanes=lanes(self._source.entry.name, rating.host, per_host=options.per_host, per_link=options.per_link),
         )
         why = why_not[0] if why_not else "nothing less disruptive is needed"
@@ -187,8 +189,8 @@ class _Leaving:
         plan = plan_save(self._source.host, vm) if saves else plan_stop(self._source.host, vm)
         if plan.blockers:
             return _stays(vm, f"{why}; and it cannot be {'saved' if saves else 'shut down'}: {plan.blockers[0].reason}")
-        guest = _guest(vm, SAVED if saves else WAS_SHUT_DOWN, self._source.host.uri, self._source.entry.name)
-        plan = replace(plan, steps=(*plan.steps, record_step(self._source.host.uri, guest)), long=True)
+        guest = _guest(vm, SAVED if saves else WAS_SHUT_DOWN, self._source.host, self._source.entry.name)
+        plan = replace(plan, steps=(*plan.steps, record_step(self._source.host, guest)), long=True)
         seconds = vm.memory_bytes / SAVE_BYTES_S if saves else SHUT_DOWN_S
         return Fate(vm.name, vm.uuid, SAVE if saves else SHUT_DOWN, why, predicted_s=seconds, plan=plan)
 
@@ -201,8 +203,8 @@ def _why_off(vm: Vm) -> str:
     return "its state is saved already" if vm.state is VmState.SAVED else "it is off"
 
 
-def _guest(vm: Vm, fate: str, uri: str, host: str) -> Guest:
-    return Guest(vm.uuid, vm.name, fate, vm.state.value, uri, host, vm.autostart)
+def _guest(vm: Vm, fate: str, host: Host, name: str) -> Guest:
+    return Guest(vm.uuid, vm.name, fate, vm.state.value, host.uri, name, vm.autostart, host.identity)
 
 
 def request_to(entry: HostEntry) -> MoveRequest:
@@ -219,27 +221,24 @@ def plan_homecoming(
     again. Each VM's job runs on the host where the VM is. A VM that nobody has any more is told as a warning. Raises
     ConnectionLost, Denied of the home; another host that does not answer leaves its VMs where they are."""
     options = options or DrainOptions()
-    places = {place.host.uri: place for place in (home, *others)}
-    name, uri = home.entry.name, home.host.uri
-    first = _notes_plan(uri, f"Take {name} back into service", unmark_step(uri, name), options.command)
+    name = home.entry.name
+    first = _notes_plan(home.host.uri, f"Take {name} back into service", unmark_step(home.host, name), options.command)
     plans, warnings = [], []
     for guest in notes.guests:
         if guest.name in options.forgotten:
-            plans.append(_note_plan(uri, guest, f"Forget {guest.name}"))
+            plans.append(_note_plan(home.host, guest, f"Forget {guest.name}"))
             continue
         try:
-            plans.append(_way_home(home, places, guest, options))
+            plans.append(_way_home(home, others, guest, options))
         except HvtuiError as error:
             warnings.append(f"{guest.name} stays where it is: {error}")
     return _with_preparation(f"Bring the VMs of {name} home", first, plans, options.command, warnings)
 
 
-def _way_home(home: Place, places: Mapping[str, Place], guest: Guest, options: DrainOptions) -> Plan:
+def _way_home(home: Place, others: Sequence[Place], guest: Guest, options: DrainOptions) -> Plan:
     """The plan for one VM. Raises HvtuiError when it cannot come."""
-    note = home_step(home.host.uri, guest)
-    if guest.fate == MOVED and guest.uri not in places:
-        raise NotFound(f"{guest.host} is not in the list of hosts", about=guest.name, remedy="Add it: hvtui host add")
-    where = places.get(guest.uri, home)
+    note = home_step(home.host, guest)
+    where = home if guest.fate != MOVED else _place_of(guest, (home, *others))
     vm = _find(where.host, guest) if where is not home else None
     if vm is None:
         here = _find(home.host, guest)
@@ -256,18 +255,34 @@ def _way_home(home: Place, places: Mapping[str, Place], guest: Guest, options: D
     return replace(plan, steps=(*plan.steps, note), lanes=way)
 
 
+def _place_of(guest: Guest, places: Sequence[Place]) -> Place:
+    """Where it went. Raises NotFound for a host that is none of these under any URI."""
+    by_uri = next((place for place in places if place.host.uri == guest.uri), None)
+    found = by_uri or next((place for place in places if _is_identity(place.host, guest.identity)), None)
+    if found is None:
+        raise NotFound(f"{guest.host} is not in the list of hosts", about=guest.name, remedy="Add it: hvtui host add")
+    return found
+
+
+def _is_identity(host: Host, identity: str) -> bool:
+    try:
+        return bool(identity) and host.identity == identity
+    except HvtuiError:  # one that does not answer is not asked for anything else either
+        return False
+
+
 def _back_to_work(host: Host, vm: Vm, guest: Guest, note: Step) -> Plan:
     """A VM that is at home: started again where it was running before, and noted as back."""
     if guest.fate == MOVED or vm.is_active or not _was_active(guest):
-        return _note_plan(host.uri, guest, f"{vm.name} is at home")
+        return _note_plan(host, guest, f"{vm.name} is at home")
     plan = plan_start(host, vm)
     plan.raise_if_blocked()
     return replace(plan, steps=(*plan.steps, note), long=True)
 
 
-def _note_plan(home: str, guest: Guest, title: str) -> Plan:
+def _note_plan(home: Host, guest: Guest, title: str) -> Plan:
     note = home_step(home, guest)
-    return Plan(title, home, (note,), ("vm", "show", guest.name), vm_uuid=guest.uuid, vm_name=guest.name)
+    return Plan(title, home.uri, (note,), ("vm", "show", guest.name), vm_uuid=guest.uuid, vm_name=guest.name)
 
 
 def _was_active(guest: Guest) -> bool:

@@ -94,7 +94,7 @@ class HostPicture:
     `memory_free_bytes` what its kernel has left now, `reserve_memory_bytes` what stays with the host itself.
     Percentages are None where nothing is known; `machines` and `virtualizations` are then empty. `moves` is how many
     moves run there, of at most `moves_limit`. `problem` says why it did not answer. `tags` are those of its active VMs
-    that steer placement, each with the VMs that have it."""
+    that steer placement, each with the VMs that have it; `identity` is the host's own, under whatever URI."""
 
     name: str
     uri: str
@@ -117,6 +117,7 @@ class HostPicture:
     problem: str = ""
     moves: int = 0
     moves_limit: int = 2
+    identity: str = ""
 
 
 def together(demands: Sequence[Demand]) -> Demand:

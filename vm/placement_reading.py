@@ -48,8 +48,8 @@ def read_pictures(
     settle_s: float = SETTLE_S,
 ) -> tuple[HostPicture, ...]:
     """A picture of each host, in their order, after `timeout_s` at the latest. `entries` give groups and reserves,
-    `drained` are the URIs of the hosts in maintenance, `moves` says how many moves run on a host (by name). Raises
-    nothing: a host that fails is unreachable, and says why."""
+    `drained` are the URIs and identities of the hosts in maintenance, `moves` says how many moves run on a host (by
+    name). Raises nothing: a host that fails is unreachable, and says why."""
     known = {entry.uri: entry for entry in entries}
     answers = ask_all(hosts, lambda host: _read(host, settle_s), timeout_s=timeout_s)
     found = [
@@ -57,9 +57,13 @@ def read_pictures(
         for answer in answers
     ]
     return tuple(
-        _entered(picture, known.get(picture.uri), moves or {}, moves_limit, is_drained=picture.uri in drained)
+        _entered(picture, known.get(picture.uri), moves or {}, moves_limit, is_drained=_is_one_of(picture, drained))
         for picture in _with_new_volumes(found, hosts, timeout_s)
     )
+
+
+def _is_one_of(picture: HostPicture, keys: Collection[str]) -> bool:
+    return picture.uri in keys or picture.identity in keys
 
 
 def demand_of(host: Host, vm: Vm, *, targets: Iterable[Host] = (), settle_s: float = 0.0) -> Demand:
@@ -116,6 +120,7 @@ def _entered(
 
 def _read(host: Host, settle_s: float) -> HostPicture:
     vms = inventory.read_configs(host, inventory.read(host))
+    identity = host.identity
     began_s, before = time.monotonic(), _sample(host)
     load = read_load(host, settle_s=settle_s)
     if (left_s := began_s + settle_s - time.monotonic()) > 0:
@@ -148,6 +153,7 @@ def _read(host: Host, settle_s: float) -> HostPicture:
             virtualizations=virtualizations,
             vms=demands,
             tags=tags_of(demands),
+            identity=identity,
         )
 
 

@@ -112,7 +112,7 @@ def resume(session: Session, name: str, forgotten: tuple[str, ...]) -> int:
 
     with Hosts(session, own=False) as hosts:
         home, others = _places(session, hosts, name)
-        notes = maintenance.of_host(home.host.uri)
+        notes = maintenance.note_of(home.host)
         if notes is None:
             drained = ", ".join(each.name for each in maintenance.read()) or "none"
             raise NotFound("it is not drained", about=name, remedy=f"Drained hosts: {drained}")
@@ -123,7 +123,7 @@ def resume(session: Session, name: str, forgotten: tuple[str, ...]) -> int:
         options = _options(session, command, forgotten=frozenset(forgotten))
         planned = plan_homecoming(home, notes, others, options)
         code = change_set(session, lambda: planned, ask=True)
-        left = maintenance.of_host(home.host.uri)
+        left = maintenance.note_of(home.host)
     if left is not None and left.guests and session.wait and not session.dry_run:
         narrate(f"Not back yet: {', '.join(printable(guest.name, limit=60) for guest in left.guests)}")
         return code or Blocked.exit_code

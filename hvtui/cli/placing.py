@@ -74,13 +74,13 @@ class Hosts:
 
     def pictures(self) -> tuple[HostPicture, ...]:
         """A picture of each, in the order of `entries`."""
-        from host.maintenance import drained_uris
+        from host.maintenance import drained_keys
         from vm.placement_reading import TIMEOUT_S, read_pictures
 
         return read_pictures(
             self.hosts,
             entries=self.entries,
-            drained=drained_uris(),
+            drained=drained_keys(),
             moves=moves_under_way(self._session),
             moves_limit=self._session.config().moves.per_host,
             timeout_s=self._session.timeout_s or TIMEOUT_S,

@@ -20,7 +20,7 @@ async def drain_or_resume(app: HvtuiApp, target: Target) -> None:
     from host import maintenance
 
     home, others = _places(app, target.host)
-    note = await app.bridge.call(maintenance.of_host, home.host.uri)
+    note = await app.bridge.call(maintenance.note_of, home.host)
     if note is not None and note.is_drained:
         await _resume(app, home, others, note)
     else:
@@ -32,7 +32,7 @@ async def come_home(app: HvtuiApp, target: Target) -> None:
     from host import maintenance
 
     home, others = _places(app, target.host)
-    note = await app.bridge.call(maintenance.of_host, home.host.uri)
+    note = await app.bridge.call(maintenance.note_of, home.host)
     if note is None:
         raise HvtuiError("it is not drained, and all its VMs are here", about=home.entry.name)
     await _resume(app, home, others, note)

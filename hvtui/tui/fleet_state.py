@@ -13,6 +13,8 @@ from host.errors import HvtuiError
 from host.job_model import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from host.connection import Host
     from host.host_list import HostEntry
     from host.maintenance import Maintenance
@@ -26,12 +28,14 @@ MOST_S = 300.0  # memory and disks fill by themselves
 
 
 class FleetState:
-    """Kept by the app. `drained` are the URIs of hosts in maintenance; `light` says whether any host may fail,
-    `pictures` what that was told from."""
+    """Kept by the app. `notes` are those of the hosts that are drained or miss VMs, by the URI under which each is
+    shown, `drained` the URIs of those in maintenance; `light` says whether any host may fail, `pictures` what that was
+    told from."""
 
     def __init__(self, app: HvtuiApp) -> None:
         self._app = app
-        self.notes: tuple[Maintenance, ...] = ()
+        self.notes: Mapping[str, Maintenance] = {}
+        self._identities: dict[str, str] = {}
         self.light: NMinusOne | None = None
         self.pictures: tuple[HostPicture, ...] = ()
         self._seen: object = None
@@ -41,11 +45,11 @@ class FleetState:
 
     @property
     def drained(self) -> frozenset[str]:
-        return frozenset(note.uri for note in self.notes if note.is_drained)
+        return frozenset(uri for uri, note in self.notes.items() if note.is_drained)
 
     def note_of(self, uri: str) -> Maintenance | None:
         """What is known of a host that is drained, or misses VMs."""
-        return next((note for note in self.notes if note.uri == uri), None)
+        return self.notes.get(uri)
 
     def snapshot_changed(self, snapshot: Snapshot) -> None:
         """Look at the hosts again, when what runs where has changed and the last look was long enough ago."""
@@ -53,7 +57,9 @@ class FleetState:
         if self._is_looking or age_s < LEAST_S or not self._have_answered():
             return
         links = tuple((name, each.link.is_up) for name, each in self._app.snapshots.items())
-        seen = hash((links, self.notes, tuple((vm.key, vm.state, vm.memory_max_bytes) for vm in snapshot.vms)))
+        seen = hash(
+            (links, tuple(self.notes.values()), tuple((vm.key, vm.state, vm.memory_max_bytes) for vm in snapshot.vms))
+        )
         if seen != self._seen or age_s >= MOST_S:
             self._seen = seen
             self.look()
@@ -69,10 +75,8 @@ class FleetState:
             self._app.run_worker(self._read_notes(), group="notes", exclusive=True)
 
     async def _read_notes(self) -> None:
-        from host import maintenance
-
         try:
-            notes = await self._app.bridge.call(maintenance.read)
+            notes = await self._app.bridge.call(_notes_of, places(self._app)[1], self._identities)
         except HvtuiError as error:
             self._app.say(str(error), "bad")
             return
@@ -92,6 +96,7 @@ class FleetState:
         try:
             self.pictures = await read_pictures(self._app)
             self.light = await self._app.bridge.call(n_minus_1, self.pictures)
+            await self._read_notes()
         except HvtuiError as error:
             self._app.say(str(error), "warn")
         finally:
@@ -100,9 +105,21 @@ class FleetState:
         self._app.show_again()
 
 
+def _notes_of(hosts: Sequence[Host], identities: dict[str, str]) -> dict[str, Maintenance]:
+    """What is known of these hosts, by their URIs. Those that have said who they are have done so in `identities`."""
+    from host import maintenance
+
+    known = maintenance.read()
+    for host in hosts if known else ():
+        if host.uri not in identities and host.link.is_up:
+            identities[host.uri] = host.identity
+    found = {host.uri: maintenance.among(known, host.uri, identities.get(host.uri, "")) for host in hosts}
+    return {uri: note for uri, note in found.items() if note is not None}
+
+
 async def read_pictures(app: HvtuiApp) -> tuple[HostPicture, ...]:
     """A picture of every host of the list as it is now. Raises HvtuiError."""
-    from host.maintenance import drained_uris
+    from host.maintenance import drained_keys
     from vm import placement_reading
 
     entries, hosts = places(app)
@@ -117,7 +134,7 @@ async def read_pictures(app: HvtuiApp) -> tuple[HostPicture, ...]:
         lambda: placement_reading.read_pictures(
             hosts,
             entries=entries,
-            drained=drained_uris(),
+            drained=drained_keys(),
             moves=moves,
             moves_limit=app.services.config.moves.per_host,
         )

@@ -52,7 +52,7 @@ def test_vms_that_stay_by_request_are_told_and_are_no_failure(hv: Command, uri: 
     result = hv("host", "drain", "lab1", "-y", "--without-target", "stay", connect=None)
     assert result.code == 0
     assert "web runs on lab1 still" in result.err
-    assert maintenance.drained_uris() == {uri}
+    assert maintenance.drained_keys() == {uri}
 
 
 def test_a_host_comes_back_into_service(hv: Command, uri: str) -> None:

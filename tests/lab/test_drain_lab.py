@@ -46,7 +46,7 @@ class Hosts:
 
     def pictures(self):
         places = list(self.places.values())
-        drained = maintenance.drained_uris()
+        drained = maintenance.drained_keys()
         entries = [place.entry for place in places]
         return read_pictures([place.host for place in places], entries=entries, drained=drained, timeout_s=60)
 

@@ -59,7 +59,8 @@ class StillMany(StillApp):
         super().__init__(services, merged(services.entries, by_host), shown_jobs)
         self.by_host = by_host
         self.fleet = StillFleet(self)
-        self.fleet.notes = (Maintenance(URI.format(DRAINED), DRAINED, "2026-05-04T09:58:00+00:00"),)
+        uri = URI.format(DRAINED)
+        self.fleet.notes = {uri: Maintenance(uri, DRAINED, "2026-05-04T09:58:00+00:00")}
         self.fleet.pictures = pictures()
         self.fleet.light = n_minus_1(self.fleet.pictures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -96,6 +97,17 @@ def test_a_daemon_of_another_host_behind_a_socket_here_is_not_local(daemon: Priv
     finally:
         far.close()
         subprocess.run([*enter, os.uname().nodename], check=True)
+
+
+def test_a_host_has_one_identity_under_all_its_uris(daemon: PrivateLibvirtd, real: Host, tmp_path: Path) -> None:
+    (tmp_path / "sock").symlink_to(daemon.socket)
+    again = open_host(f"qemu+unix:///system?socket={tmp_path / 'sock'}", name="again")
+    try:
+        assert real.identity == again.identity
+        assert re.fullmatch(r"[0-9a-f-]{36}@\S+", again.identity)
+    finally:
+        again.close()
+    assert open_host("test:///default").identity == open_host("qemu:///session").identity == ""  # nobody is asked
 
 
 class FakeNamed:

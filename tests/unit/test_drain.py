@@ -93,7 +93,7 @@ def test_what_was_saved_goes_on_when_the_host_is_back(place: Place, journal: Jou
     notes = maintenance.of_host(place.host.uri)
     assert notes is not None
     assert {(guest.name, guest.fate) for guest in notes.guests} == {("a", "saved"), ("b", "saved"), ("still", "saved")}
-    assert maintenance.drained_uris() == {place.host.uri}
+    assert maintenance.drained_keys() == {place.host.uri}
     assert carry_out(plan_homecoming(place, notes, []), place, journal) == {JobState.DONE}
     after = states(place.host)
     assert {name: state for name, state in after.items() if name != "still"} == {
@@ -101,6 +101,28 @@ def test_what_was_saved_goes_on_when_the_host_is_back(place: Place, journal: Jou
     }
     assert after["still"] in {"paused", "running"}  # the test driver forgets that it was paused
     assert maintenance.read() == ()
+
+
+def test_a_host_that_is_named_by_another_uri_is_the_same_one(
+    place: Place, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = open_host(f"test://{tmp_path}/./lab1.xml", name="as-well")
+    for host in (place.host, other):
+        monkeypatch.setitem(vars(host), "identity", "9e647c8c@lab1")
+    again = Place(HostEntry("as-well", other.uri), other)
+    pictures = read_pictures([place.host, other], settle_s=0)
+    found = plan_drain(place, [again], pictures)
+    assert fates(found)["a"] == "save"  # it is no other host
+    assert carry_out(found.plan_set, place, journal) == {JobState.DONE}
+    (picture,) = read_pictures([other], drained=maintenance.drained_keys(), settle_s=0)
+    assert picture.is_drained
+    notes = maintenance.note_of(other)
+    assert notes is not None
+    assert len(notes.guests) == 3
+    home = plan_homecoming(again, replace(notes, guests=()), [place])
+    assert carry_out(home, again, journal) == {JobState.DONE}
+    assert maintenance.drained_keys() == frozenset()
+    other.close()
 
 
 def test_a_second_drain_does_what_is_left_and_forgets_nothing(place: Place, journal: Journal) -> None:
@@ -143,7 +165,7 @@ def test_undoing_takes_the_notes_back_as_well(place: Place, journal: Journal) ->
     assert {guest.name for guest in notes.guests} == {"b", "still"}
     marking = jobs.plan_undo(ended[0], place.host, journal)
     assert jobs.submit(marking, place.host, journal).state is JobState.DONE
-    assert maintenance.drained_uris() == frozenset()
+    assert maintenance.drained_keys() == frozenset()
 
 
 def test_a_vm_that_is_nowhere_any_more_is_told(place: Place, journal: Journal) -> None:
