@@ -101,6 +101,8 @@ class Soak:
             world.switch_off(guest)
         plan = self._plan(draw, guest, there, kind)
         record.kind = plan.title.rpartition("(")[2].rstrip(")") if not kind else record.kind
+        if guest.pool == "shared" and any(step.verb == "move.copy-disks" for step in plan.steps):
+            record.wrong += [f"its shared disk is copied: {why}" for why in world.likeness(guest, there)]
         if record.fault == FULL:
             free = draw.randint(_MIB, 3 * _MIB)
             there.fill_disk("/var/lib/libvirt/images" if guest.pool == "default" else "/srv/shared/images",

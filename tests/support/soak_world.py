@@ -15,6 +15,7 @@ from host.connection import Host
 from host.errors import HvtuiError
 from host.job_rules import holds
 from host.journal import Journal
+from host.shared_storage import looks_shared
 from tests.support import guest as inside
 from tests.support import lab_guest, lab_setup
 from tests.support.lab import Lab
@@ -218,6 +219,12 @@ class World:
         machines = [pid for pid in host.qemu_pids() if b"guest=" in _command(pid)]
         if len(machines) != active:
             yield f"{len(machines)} QEMUs for {active} running VMs"
+
+    def likeness(self, guest: SoakGuest, there: LabHost) -> list[str]:
+        """Why hvtui takes its disk for one that both hosts see, or for none of those."""
+        source, target = self.hvtui(guest.host), self.hvtui(there)
+        found = looks_shared(source, target, [self.disk_path(guest)])
+        return [f"{path}: {each.is_shared}, {each.reason}" for path, each in found.items()]
 
     # After something was found wrong: on with a clean world
 
