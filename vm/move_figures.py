@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import libvirt
@@ -18,7 +19,7 @@ def actual_figures(target: Host, args: Args, last: Moment) -> dict[str, Any]:
     statistics of a migration that has ended are at the target (post-copy's are gone with the source: `last`)."""
     with target.calls("read the figures of", args["name"]) as connection:
         domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
-        ended = _completed(domain) or last
+        ended = _completed(domain) or replace(last, downtime_s=None)  # that one is what QEMU expected
     figures: dict[str, Any] = {
         "total_s": round(ended.elapsed_s, 3),
         "bytes": ended.done_bytes,

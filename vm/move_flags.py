@@ -45,6 +45,8 @@ def parameters_of(args: Args, domain: Any) -> dict[str, Any]:
         parameters[libvirt.VIR_MIGRATE_PARAM_URI] = args["migrate_uri"]
     if args["bandwidth_bytes_s"]:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = mib_a_second(args["bandwidth_bytes_s"])
+    if args["bandwidth_bytes_s"] and args["postcopy"]:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = mib_a_second(args["bandwidth_bytes_s"])
     if args["connections"] > 1:
         parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = args["connections"]
     if args["persistent"]:

@@ -31,12 +31,17 @@ from vm.move_steps import back, boot_id, refuse_after_hand_over, refuse_two
 _POLL_S = 0.2
 _WISHES_S = 0.5
 _CANCELLED, _TOO_LONG = "by the user", "for taking too long"  # why a move was given up
+_JOIN_S, _AGAIN_S = 60.0, 2.0  # how long the hosts may be out of each other's reach in post-copy
+_STILL_S = 10.0
+_HANGS_S = 20.0  # a QEMU that waits for a page of its guest does not answer libvirt, and libvirt's call does not end
 _QUIET_S = 90.0  # libvirt notices a peer that is gone after 30 s
 _NO_JOB = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
 
 
 def _live(ctx: StepContext, args: Args) -> Result:
     here, there = look(ctx, args)
+    if here.is_cut:
+        return _joined(ctx, args, Moment())
     if there.is_held and not here.is_migrating:
         here, there = _quiet(ctx, args)  # what a killed process began is just beginning, or ending
     refuse_two(args, here, there)
@@ -53,9 +58,12 @@ def _live(ctx: StepContext, args: Args) -> Result:
     if call is not None:  # libvirt takes its time to begin, and the guest to answer
         asking = threading.Thread(target=_ask, args=(ctx, args, before), name=f"ask-{args['name']}", daemon=True)
         asking.start()
-    watch = _Watch(ctx, args, call)
+    watch = _Watch(ctx, args, call, is_postcopy=here.is_postcopy)
     watch.until_over()
     here, there = _quiet(ctx, args)
+    if here.is_cut:
+        return _joined(ctx, args, watch.moment)
+    _refuse_unfinished(args, here)
     refuse_two(args, here, there)
     if there.has_guest:
         return _arrived(ctx, args, here, watch.moment, before=next(iter(before), ""))
@@ -82,6 +90,64 @@ def _quiet(ctx: StepContext, args: Args) -> tuple[Side, Side]:
         raise ConnectionLost(cause, about=args["name"], remedy=lost.remedy) from lost
 
 
+def _refuse_unfinished(args: Args, here: Side) -> None:
+    """What is left at the source goes when nothing of its memory is needed any more. Raises Busy."""
+    if here.is_postcopy:
+        remedy = "Wait until it has ended, then restart the job"
+        raise Busy("the rest of its memory is still being sent", about=args["name"], remedy=remedy, keeps=True)
+
+
+# Post-copy that was cut off
+
+
+def _joined(ctx: StepContext, args: Args, last: Moment) -> Result:
+    """Its memory is on both hosts, and neither can run it alone. QEMU sends the rest by itself where only libvirt's
+    connection was lost; where its own was, it begins anew as soon as the hosts reach each other. Raises HvtuiError when
+    nothing comes through for a while; then a restart of the job goes on here."""
+    remaining, still_since_s, until_s = -1, time.monotonic(), time.monotonic() + _JOIN_S
+    while True:
+        ctx.progress(None, "post-copy was cut off: sending the rest of its memory")
+        call = _Call(ctx, args, resumes=True)  # libvirt refuses while QEMU itself is sending
+        watch = _Watch(ctx, args, call, is_postcopy=True)
+        watch.until_over()
+        last = watch.moment if watch.moment.elapsed_s else last
+        here, there = _quiet(ctx, args)
+        if not here.is_cut or (there.is_whole and not last.remaining_bytes):
+            _refuse_unfinished(args, here)
+            refuse_two(args, here, there)
+            return _arrived(ctx, args, here, replace(last, is_postcopy=True))
+        now_s = time.monotonic()
+        if last.remaining_bytes != remaining:
+            remaining, still_since_s, until_s = last.remaining_bytes, now_s, now_s + _JOIN_S
+        elif now_s - still_since_s > _STILL_S:
+            _hold_postcopy(ctx, args)
+        if now_s > until_s:
+            raise _cut_off(args) from call.problem
+        time.sleep(_AGAIN_S)
+
+
+def _hold_postcopy(ctx: StepContext, args: Args) -> None:
+    """QEMU may not have noticed yet that nothing comes through: only what it has stopped can go on."""
+    with ctx.calls("hold the move of", args["name"]) as connection:
+        domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
+        try:
+            if domain is not None:
+                domain.abortJobFlags(libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)
+        except libvirt.libvirtError as error:
+            if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+                raise
+
+
+def _cut_off(args: Args) -> HvtuiError:
+    source, target = printable(args["source_name"]), printable(args["target_name"])
+    cause = f"post-copy was cut off: its memory is in part on {source}, in part on {target}"
+    remedy = (
+        "Mend the way between them, then restart the job: it sends the rest. When that goes on failing, its memory is"
+        " lost: turn it off on both, and start it on one"
+    )
+    return HvtuiError(cause, about=args["name"], remedy=remedy, keeps=True)
+
+
 # The end
 
 
@@ -93,7 +159,7 @@ def _arrived(ctx: StepContext, args: Args, here: Side, last: Moment, *, before: 
             domain = or_none(connection.lookupByUUIDString, args["uuid"], missing=NO_DOMAIN)
             if domain is not None and domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
                 domain.destroy()
-    figures = actual_figures(target, args, last)
+    figures = actual_figures(target, args, last) | ({"postcopy": True} if last.is_postcopy else {})
     after = boot_id(target, args)
     result: Result = {"handed_over": True, "boot_id": after, **figures}
     if before and after and before != after:
@@ -145,9 +211,10 @@ def _resume_source(ctx: StepContext, args: Args) -> None:
 class _Call:
     """libvirt's migration, on a thread of its own; `problem` is why it failed, when it is over."""
 
-    def __init__(self, ctx: StepContext, args: Args) -> None:
+    def __init__(self, ctx: StepContext, args: Args, *, resumes: bool = False) -> None:
         self.problem: HvtuiError | None = None
         self._ctx, self._args = ctx, args
+        self._more = libvirt.VIR_MIGRATE_POSTCOPY_RESUME if resumes else 0
         self._thread = threading.Thread(target=self._run, name=f"move-{args['name']}", daemon=True)
         self._thread.start()
 
@@ -166,7 +233,7 @@ class _Call:
         args, source = self._args, self._ctx.host
         with source.long_calls("move", args["name"]) as connection:
             domain = connection.lookupByUUIDString(args["uuid"])
-            flags, parameters = flags_of(args), parameters_of(args, domain)
+            flags, parameters = flags_of(args) | self._more, parameters_of(args, domain)
             if args["peer_to_peer"]:
                 domain.migrateToURI3(args["peer"], parameters, flags | libvirt.VIR_MIGRATE_PEER2PEER)
                 return
@@ -180,7 +247,7 @@ class _Call:
 class _Watch:
     """Shows the progress of a migration, grants wishes, and gives it up when asked to. `given_up` says for what."""
 
-    def __init__(self, ctx: StepContext, args: Args, call: _Call | None) -> None:
+    def __init__(self, ctx: StepContext, args: Args, call: _Call | None, *, is_postcopy: bool = False) -> None:
         self.moment = Moment()
         self.given_up = ""
         self._ctx, self._args, self._call = ctx, args, call
@@ -188,16 +255,25 @@ class _Watch:
         self._said = ""
         self._looked_at_s = float("-inf")
         self._sending_since_s: float | None = None
-        self._is_postcopy = False
+        self._is_postcopy = is_postcopy
+        self._cut_since_s: float | None = None
 
     def until_over(self) -> None:
-        """Returns when libvirt's call has ended, or the migration that somebody else began."""
-        while not self._is_over():
+        """Returns when libvirt's call has ended, or the migration that somebody else began, or when post-copy was cut
+        off and libvirt's call hangs."""
+        while not self._is_over() and not self._hangs():
             statistics = self._read()
             if statistics:
                 self.moment = replace(moment_of(statistics), is_postcopy=self._is_postcopy)
                 self._steer()
             self._ctx.progress(self.moment.fraction, self._words())
+
+    def _hangs(self) -> bool:
+        if not self._is_postcopy or not look_at(self._ctx.host, self._args).is_cut:
+            self._cut_since_s = None
+            return False
+        self._cut_since_s = self._cut_since_s or time.monotonic()
+        return time.monotonic() - self._cut_since_s > _HANGS_S
 
     def _is_over(self) -> bool:
         """Looks again after a while, or as soon as libvirt's call has ended."""

@@ -6,6 +6,7 @@ Totals of zero at the start mean that libvirt is still preparing. Rates are byte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +149,8 @@ def _grant(domain: Any, name: str, value: str) -> str:
     if name == BANDWIDTH:
         wanted = mib_a_second(bytes_a_second(value))
         domain.migrateSetMaxSpeed(wanted, 0)
+        with suppress(libvirt.libvirtError):  # only where post-copy is permitted
+            domain.migrateSetMaxSpeed(wanted, libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)
         return f"bandwidth limited to {wanted}M/s"
     if name == DOWNTIME:
         wanted = milliseconds(value)

@@ -74,9 +74,10 @@ def _save(ctx: StepContext, args: Args) -> Result:
         error = _save_once(ctx, args)
         if error is None:
             return {"changed": True}
-        here = look_at(ctx.host, args)
-        if here.is_active or not _is_saved(ctx, args):
+        if look_at(ctx.host, args).is_active:
             raise error
+        if not _is_saved(ctx, args):
+            break
     if not _is_saved(ctx, args):
         if args.get("fallback"):  # the live move before it went well, and its guest went off since
             return {"changed": False}
@@ -226,9 +227,8 @@ def _carry_once(ctx: StepContext, args: Args) -> Result:
     is_saved = _is_saved(ctx, args)
     if there.is_active or (args.get("fallback") and not is_saved):
         return {}
-    if not is_saved:
-        raise WrongState("its memory is not saved any more: it was started again", about=args["name"],
-                         remedy="Give the command again")  # fmt: skip
+    if not is_saved:  # a rollback that came to no end has let it go on at the source
+        _save(ctx, args)
     if not args["is_common"]:
         _carry_memory(ctx, args)
     return copy_images(ctx, args)

@@ -28,7 +28,26 @@ NO_DOMAIN = frozenset({libvirt.VIR_ERR_NO_DOMAIN})
 _POLL_S = 0.2
 _LOOKS = 10
 _INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
-_HELD = frozenset({libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP})
+_HELD = frozenset(
+    {
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+    }
+)
+_CUT = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
+    }
+)
+_POSTCOPY = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
+    }
+)
 _MOVES: frozenset[int] = frozenset(
     {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
 )
@@ -48,11 +67,18 @@ class Side:
     has_saved_state: bool = False
     autostart: bool = False
     mark: str = ""
+    is_postcopy: bool = False  # it runs at the target, and the rest of its memory is still to come
+    is_cut: bool = False  # post-copy was cut off: a part of its memory is here, the rest on the other host
 
     @property
     def has_guest(self) -> bool:
         """True where the guest is: it runs, or was paused by somebody."""
         return self.is_active and not self.is_held
+
+    @property
+    def is_whole(self) -> bool:
+        """True where its guest runs with all of its memory."""
+        return self.is_running and not (self.is_postcopy or self.is_cut)
 
 
 def has_left(here: Side, there: Side) -> bool:
@@ -82,7 +108,7 @@ def look_at(host: Host, args: Args) -> Side:
             return Side()
         try:
             side = side_of(domain)
-            if args.get("is_paused") and not side.is_migrating:
+            if args.get("is_paused") and not side.is_migrating and not side.is_cut:
                 return replace(side, is_held=False)  # libvirt calls a guest that it restored paused so, for ever
             return side
         except libvirt.libvirtError as error:
@@ -95,7 +121,8 @@ def side_of(domain: Any) -> Side:
     """What is known of a domain that is there. Raises libvirtError."""
     is_persistent = bool(domain.isPersistent())
     is_active, (state, reason) = _life_of(domain)
-    is_migrating = is_active and is_moved(domain)
+    is_postcopy = (state, reason) in _POSTCOPY
+    is_migrating = is_active and (is_moved(domain) or is_postcopy)  # a libvirtd that began anew knows of no job
     return Side(
         is_there=True,
         is_active=is_active,
@@ -106,6 +133,8 @@ def side_of(domain: Any) -> Side:
         has_saved_state=bool(domain.hasManagedSaveImage(0)),
         autostart=is_persistent and bool(domain.autostart()),
         mark=mark_of(domain) if is_persistent else "",
+        is_postcopy=is_postcopy,
+        is_cut=(state, reason) in _CUT,
     )
 
 
@@ -201,7 +230,7 @@ def wait_until_quiet(ctx: StepContext, args: Args, *, patience_s: float) -> tupl
     until_s = time.monotonic() + patience_s
     while True:
         here, there = look(ctx, args)
-        if not (here.is_migrating or there.is_migrating or there.is_held or here.is_held):
+        if here.is_cut or not (here.is_migrating or there.is_migrating or there.is_held or here.is_held):
             return here, there
         if time.monotonic() > until_s:
             remedy = "Wait until it has ended, then restart the job"

@@ -189,14 +189,14 @@ class _Domain:
     """Records what libvirt is told."""
 
     def __init__(self, error: libvirt.libvirtError | None = None) -> None:
-        self.told: list[tuple[str, int]] = []
+        self.told: list[tuple[str, int, int]] = []
         self._error = error
 
-    def migrateSetMaxSpeed(self, speed: int, _flags: int) -> None:  # noqa: N802 - libvirt's name
-        self.told.append(("speed", speed))
+    def migrateSetMaxSpeed(self, speed: int, flags: int) -> None:  # noqa: N802 - libvirt's name
+        self.told.append(("speed", speed, flags))
 
-    def migrateSetMaxDowntime(self, downtime: int, _flags: int) -> None:  # noqa: N802 - libvirt's name
-        self.told.append(("downtime", downtime))
+    def migrateSetMaxDowntime(self, downtime: int, flags: int) -> None:  # noqa: N802 - libvirt's name
+        self.told.append(("downtime", downtime, flags))
 
     def migrateStartPostCopy(self, _flags: int) -> None:  # noqa: N802 - libvirt's name
         raise self._error or AssertionError
@@ -207,7 +207,8 @@ def test_wishes_become_calls():
 
     assert grant(domain, "bandwidth", "50M") == "bandwidth limited to 50M/s"
     assert grant(domain, "downtime", "1s") == "downtime limited to 1000 ms"
-    assert domain.told == [("speed", 50), ("downtime", 1000)]
+    in_postcopy = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
+    assert domain.told == [("speed", 50, 0), ("speed", 50, in_postcopy), ("downtime", 1000, 0)]
 
 
 def test_a_wish_that_cannot_be_granted_is_told_and_nothing_more():
