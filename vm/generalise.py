@@ -20,6 +20,7 @@ from pathlib import Path
 from host.connection import Host
 from host.errors import Cancelled, HvtuiError
 from host.text import printable
+from vm.recipe_process import WITH_US
 
 TOOL = "virt-sysprep"
 PACKAGE = "libguestfs-tools"
@@ -77,14 +78,14 @@ def sysprep_command(paths: Sequence[str]) -> list[str]:
 def generalise(
     paths: Sequence[str], *, progress: Callable[[float | None, str], None], is_cancelled: Callable[[], bool]
 ) -> None:
-    """Run virt-sysprep on the images of one guest; running it again is harmless. Raises Cancelled, and HvtuiError with
-    what it said when it failed, for example because it finds no operating system in them."""
+    """Run virt-sysprep on the images of one guest; it ends with this process, and running it again is harmless. Raises
+    Cancelled, and HvtuiError with what it said when it failed, for example because it finds no operating system."""
     with tempfile.TemporaryFile() as output:
         environment = {**os.environ, "LC_ALL": "C.UTF-8"}
         try:
             process = subprocess.Popen(
-                sysprep_command(paths), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                start_new_session=True, cwd="/",
+                [*WITH_US, *sysprep_command(paths)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=environment, start_new_session=True, cwd="/",
             )  # fmt: skip
         except OSError as error:
             raise HvtuiError(f"{TOOL} cannot be run: {error.strerror}", about=Path(paths[0]).name) from error

@@ -23,7 +23,7 @@ _LOOK_S = 0.2
 _GRACE_S = 20.0  # mmdebstrap removes its temporary directory when it is told to end
 _KEPT_LINES = 40
 # The kernel tells a tool to end when the thread that started it does, however that happened.
-_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
+WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 # What it mounts is seen by it alone, and goes with its last process; none of its processes outlives the first.
 _ISOLATED = (
     "setpriv",
@@ -93,7 +93,7 @@ def _start(
         raise Unsupported(f"{command[0]} is not installed")
     try:
         return subprocess.Popen(
-            [*(_ISOLATED if isolated else _WITH_US), *command],
+            [*(_ISOLATED if isolated else WITH_US), *command],
             cwd=directory,
             env={**os.environ, "PATH": path, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **(environment or {})},
             stdin=subprocess.DEVNULL if stdin is None else stdin,

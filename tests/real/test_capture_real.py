@@ -17,6 +17,7 @@ from host.job_model import Job, JobState
 from host.journal import Journal
 from host.plan import Plan
 from host.units import MIB
+from tests.real.conftest import wait_for
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.running import done_while_the_daemon_dies
 from tests.support.templates import made_pool
@@ -148,6 +149,26 @@ def test_a_capture_killed_at_any_call_is_taken_back_or_completed(
         left = {path.name for path in library.iterdir()}
         assert left <= {INDEX_NAME}, f"killed after call {call} of {verb}"
     assert call > 2, "it was killed in the middle"
+
+
+def test_virt_sysprep_ends_with_a_killed_job_which_a_restart_completes(
+    real_host: Host, journal: Journal, library: Path, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, pid = tmp_path / "virt-sysprep", tmp_path / "pid"
+    tool.write_text(
+        f"#!/bin/sh\nfor last; do :; done\n"
+        f"if ! test -e {pid}; then echo $$ > {pid}; kill -9 $PPID; exec sleep 600; fi\n"
+        'exec qemu-io -f qcow2 -c "write -P 9 4M 64k" "$last"\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    started = jobs.start_detached(planned(real_host, CaptureRequest("golden")), real_host, journal)
+    assert jobs.wait(started.id, journal, 90).state is JobState.INTERRUPTED
+    wait_for(lambda: not Path(f"/proc/{int(pid.read_text())}").exists(), "virt-sysprep to end")
+    job = jobs.restart(started.id, real_host, journal)
+    assert job.state is JobState.DONE, job.error
+    image = find(real_host, "golden")[1].images[0]
+    assert hashlib.sha256((library / image.volume).read_bytes()).hexdigest() == image.sha256
 
 
 def test_a_libvirtd_that_dies_in_each_step_of_a_capture_is_waited_for(

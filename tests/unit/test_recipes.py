@@ -80,7 +80,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     release.write_text(OS_RELEASE)
     monkeypatch.setattr(recipe_debian_sources, "_OS_RELEASE", release)
     monkeypatch.setattr(recipe_debian_sources, "may_be_root", lambda: ())
-    monkeypatch.setattr(recipe_process, "_ISOLATED", recipe_process._WITH_US)  # a user may not have namespaces
+    monkeypatch.setattr(recipe_process, "_ISOLATED", recipe_process.WITH_US)  # a user may not have namespaces
     return directory
 
 
