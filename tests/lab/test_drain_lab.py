@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,8 @@ from host.journal import Journal
 from host.plan import PlanSet
 from tests.support.lab import Lab
 from tests.support.lab_saved import RunningGuest, SavedGuests
+from tests.support.live_moves import configured, hvtui
+from tests.support.terminal import HVTUI, Terminal
 from tests.support.waiting import wait_for
 from vm import inventory
 from vm.drain import DrainOptions, Place, plan_drain, plan_homecoming
@@ -38,8 +41,12 @@ class Hosts:
 
     def _place(self, name: str) -> Place:
         host = self.lab[name]
-        entry = HostEntry(name, host.uri, peer_uri=host.peer_uri)
-        return Place(entry, open_host(host.uri, name=name))
+        return self.place_at(host.uri, name)
+
+    def place_at(self, uri: str, name: str) -> Place:
+        """The host of that name, as it is reached by this URI."""
+        entry = HostEntry(name, uri, peer_uri=self.lab[name].peer_uri)
+        return Place(entry, open_host(uri, name=name))
 
     def others(self, name: str) -> list[Place]:
         return [place for place in self.places.values() if place.entry.name != name]
@@ -55,7 +62,7 @@ class Hosts:
         return plan_drain(self.places[name], self.others(name), self.pictures(), given)
 
     def home(self, name: str) -> PlanSet:
-        notes = maintenance.of_host(self.lab[name].uri)
+        notes = maintenance.note_of(self.places[name].host)
         assert notes is not None
         return plan_homecoming(self.places[name], notes, self.others(name))
 
@@ -96,7 +103,10 @@ def lives(lab: Lab, hosts: Hosts, guest: RunningGuest, name: str, *, on: str | N
     guest.counted_on(lab[host])
 
 
-def test_a_drained_host_can_be_rebooted_and_gets_its_guests_back(lab: Lab, hosts: Hosts, guests: SavedGuests) -> None:
+def test_a_drained_host_can_be_rebooted_and_gets_its_guests_back(
+    lab: Lab, hosts: Hosts, guests: SavedGuests, tmp_path: Path
+) -> None:
+    """Also by another URI than that by which it was drained."""
     those = {name: guests.start(lab["lab1"], name) for name in ("one", "two", "three")}
     planned = hosts.drain("lab1")
     assert {fate.fate for fate in planned.fates} == {"live"}
@@ -112,7 +122,8 @@ def test_a_drained_host_can_be_rebooted_and_gets_its_guests_back(lab: Lab, hosts
 
     lab["lab1"].reboot()
     hosts.places["lab1"].host.close()
-    hosts.places["lab1"] = hosts._place("lab1")
+    (tmp_path / "lab1").symlink_to(lab["lab1"].uri.partition("socket=")[2])
+    hosts.places["lab1"] = hosts.place_at(f"qemu+unix:///system?socket={tmp_path / 'lab1'}", "lab1")
     ended = hosts.carry_out(hosts.home("lab1"), "lab1")
 
     assert done(ended), [job.error for job in ended]
@@ -156,31 +167,35 @@ def test_a_guest_that_nobody_can_take_is_saved_and_goes_on_at_home(lab: Lab, hos
     lives(lab, hosts, guest, "one", on="lab1")
 
 
-def test_a_drain_whose_process_is_killed_is_completed_by_its_restart(
-    lab: Lab, hosts: Hosts, guests: SavedGuests
+def test_a_drain_goes_on_without_its_terminal_and_after_its_process_was_killed_by_job_restart(
+    lab: Lab, hosts: Hosts, guests: SavedGuests, config_file: Path
 ) -> None:
+    configured(lab, config_file)
+    config_file.write_text(f"{config_file.read_text()}[moves]\nper_host = 1\nper_link = 1\n", encoding="utf-8")
     those = {name: guests.start(lab["lab1"], name) for name in ("one", "two", "three")}
-    planned = hosts.drain("lab1", per_host=1, per_link=1)
-    home, journal = hosts.places["lab1"].host, hosts.journal
-    started = job_sets.start_detached_set(planned.plan_set, home, journal)
-    set_id = started[0].id
-    wait_for(
-        lambda: [job for job in journal.members(set_id) if job.state is JobState.RUNNING and not job.is_preparation]
-    )
-    running = journal.jobs(states=[JobState.RUNNING])[0]
-    os.kill(int(journal._claim_of(running.id).split(" ")[1]), signal.SIGKILL)
+    journal = hosts.journal
+    terminal = Terminal(*HVTUI, "host", "drain", "lab1", "--yes")
+    wait_for(lambda: [job for job in journal.jobs(states=[JobState.RUNNING]) if job.vm_name])
+    terminal.hang_up()
+    assert terminal.process.wait(60) == -signal.SIGHUP
+    (set_id,) = {job.set_id for job in journal.jobs()}
+    wait_for(lambda: [job for job in journal.members(set_id) if job.vm_name and job.state is JobState.DONE])
+    wait_for(lambda: journal.jobs(states=[JobState.RUNNING]))
+    running = journal.jobs(states=[JobState.RUNNING])
+    os.kill(int(journal._claim_of(running[0].id).split(" ")[1]), signal.SIGKILL)
     wait_for(lambda: journal.recover() or all(job.state.is_over for job in journal.members(set_id)))
     for name in those:
         wait_for(lambda name=name: len(where(hosts, name)) == 1)
 
-    job_sets.restart_set(set_id, home, journal)
-    ended = job_sets.wait_set(set_id, journal, 90)
+    again = hvtui("job", "restart", str(set_id), "--yes")
 
+    assert again.returncode == 0, again.stderr
+    ended = journal.members(set_id)
     assert done(ended), [(job.state, job.error) for job in ended]
     assert hosts.running()["lab1"] == []
     for name, guest in those.items():
         lives(lab, hosts, guest, name)
-    notes = maintenance.of_host(lab["lab1"].uri)
+    notes = maintenance.note_of(hosts.places["lab1"].host)
     assert notes is not None
     assert {guest.name for guest in notes.guests} == set(those)
 
