@@ -303,6 +303,7 @@ SCENES = (
                           "down", "backspace", *"21"), app=with_library, prepare=wait_for_deployment),
     Scene("import", keys=("i", *"/srv/bundles/shop-2019", "down", *"shop"), app=with_bundle, prepare=wait_for_report),
     Scene("undo", keys=("G", *["k"] * 4), prepare=show_undo),
+    Scene("many", keys=("G", *["k"] * 4), app=on_many),
     Scene("hosts", keys=("h", "j", "j"), app=on_many),
     Scene("move-hosts", app=on_many, prepare=show_hosts),
     Scene("move", app=on_many, prepare=show_move),

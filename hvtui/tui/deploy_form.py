@@ -26,9 +26,9 @@ LINKED, FULL = "linked", "full"
 OWN = ("as the template says", "")
 _READING = (("reading the library …", ""),)
 _NONE = (("none in this library", ""),)
-_DISKS = (("linked: overlays on the template's disk", LINKED), ("full copies", FULL))
+_DISKS = (("linked to the template's disk", LINKED), ("full copies", FULL))
 _UNTIL = (
-    ("start, and wait until the guest is ready", READY),
+    ("start, wait until it is ready", READY),
     ("start, and do not wait", STARTED),
     ("define only", DEFINED),
 )
@@ -49,7 +49,7 @@ FIELDS: tuple[Field, ...] = (
     Field("network", "network", "", "auto, none, user, bridge:br0, or a libvirt network"),
     Field("user", "user", "", "one more, who may use sudo: alice"),
     Field("ssh_key", "ssh key", "", "@~/.ssh/id_ed25519.pub, or the line itself"),
-    Field("user_data", "user data", "", "a file here: cloud-init, besides what the profile says"),
+    Field("user_data", "user data", "", "a file with more cloud-init, here"),
     Field("title", "title", "", "one line that says what they are for"),
     Field("tags", "tags", "", "such as: web, prod"),
     Field("owner", "owner", "", "who they belong to"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from host.job_rules import what_now
 from host.text import display_width, fit, printable
 from hvtui.outcome_sum import set_sum
 from hvtui.same_as import command_line, set_command_line
-from hvtui.tui import keymap
+from hvtui.tui import keymap, plan_text
 from hvtui.tui.actions import Target, action_named
 from hvtui.tui.key_words import in_keys
 from hvtui.tui.widgets.charts import bar
@@ -202,7 +203,7 @@ def job_rows(job: Job, *, now: datetime) -> list[Row]:
     rows += _ways_out_rows(job)
     if len(rows) > above:
         rows.append(row())
-    rows += [_step_row(step) for step in job.steps]
+    rows += _step_rows(job.steps)
     command = printable(command_line(job), limit=_LONGEST)
     margin = Content.styled("     same as  ", "$text-muted")
     return [*rows, row(), Row(Content.styled(command, "$text-muted"), margin, 14)]
@@ -326,6 +327,16 @@ def _key_words(action_id: str) -> Content:
     if action is None:
         return Content("")
     return Content.assemble((keymap.shown_key(action), "bold $accent"), f" {action.title}")
+
+
+def _step_rows(steps: Sequence[JobStep]) -> list[Row]:
+    """A row each; those that a live move did not come to in one."""
+    instead = [step for step in steps if step.title.startswith(plan_text.INSTEAD)]
+    is_folded = len(instead) > 1 and len({(step.state, step.note, step.error) for step in instead}) == 1
+    if not is_folded:
+        return [_step_row(step) for step in steps]
+    first = replace(instead[0], title=plan_text.instead_words(len(instead)))
+    return [_step_row(first if step is instead[0] else step) for step in steps if step not in instead[1:]]
 
 
 def _step_row(step: JobStep) -> Row:

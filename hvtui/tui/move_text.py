@@ -100,7 +100,7 @@ def _rating_row(rating: Rating, is_current: bool, home: str, name_cells: int) ->
 
 def move_rows(plan: Plan, sight: Sight) -> list[Row]:
     """One move: how and where to, the forecast; what blocks it and what to know; its steps; the checks; the command."""
-    rows = [_way_row(sight)]
+    rows = _way_rows(sight)
     if not plan.blockers:
         rows += [
             row(printable(words, limit=_LONGEST), style="" if not place else "$text-warning", indent=1)
@@ -131,7 +131,7 @@ def moves_rows(made: PlanSet, sights: Sequence[Sight]) -> list[Row]:
     return [*rows, row(), Row(command, Content.styled("     same as  ", "$text-muted"), 14)]
 
 
-def _way_row(sight: Sight) -> Row:
+def _way_rows(sight: Sight) -> list[Row]:
     how = KINDS.get(sight.kind, sight.kind.value)
     is_live = sight.kind in {MoveKind.LIVE, MoveKind.LIVE_STORAGE}
     if is_live:
@@ -142,8 +142,10 @@ def _way_row(sight: Sight) -> Row:
     if rating is not None:
         told = [reason[2:] for reason in rating.reasons if reason.startswith("+")][:2]
         parts += [("   ", ""), (stars(rating.stars), "$text-accent"), (f" {printable(rating.host, limit=40)}", "bold")]
-        parts += [(f"  {printable(', '.join(told), limit=_LONGEST)}", "$text-muted")] if told else []
-    return row(Content.assemble(*parts), indent=1)
+        reasons = printable("; ".join(told), limit=_LONGEST)
+        why = [Row(Content.styled(reasons, "$text-muted"), Content.styled(" why  ", "$text-muted"), 6)] if told else []
+        return [row(Content.assemble(*parts), indent=1), *why]
+    return [row(Content.assemble(*parts), indent=1)]
 
 
 def kind_choices(picture: MovePicture, request: MoveRequest) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from itertools import count
 
 from textual.content import Content
 
-from host.plan import MOST_NAMES, Blocker, Plan, PlanSet
+from host.plan import MOST_NAMES, Blocker, Plan, PlanSet, Step
 from host.text import display_width, fit, printable
 from hvtui.confirmation import lossy, word_to_type
 from hvtui.same_as import command_lines, set_command_line
@@ -27,6 +27,7 @@ _MOST_LOSSES = 5  # kinds of losses in the sum
 _WORD = 6  # the column of "lost" and "kept"
 
 # The service layer names what removes a blocker; where one action does two of these, the id differs.
+INSTEAD = "If quick instead:"  # how the steps begin that vm.move_quick adds to a live move
 _SERVED_BY = {"vm.resume": "vm.pause", "vm.discard-saved": "vm.discard"}
 _OFFERED_AS = {"vm.resume": "resume"}
 
@@ -63,11 +64,26 @@ def plan_rows(plan: Plan) -> list[Row]:
     if consequences and plan.steps:
         rows.append(row())
     step_style = "$text-muted" if plan.blockers else ""
-    rows += [
-        row(printable(step.title, limit=_LONGEST), mark=str(number), style=step_style)
-        for number, step in enumerate(plan.steps, 1)
-    ]
+    rows += _step_rows(plan.steps, step_style)
     return [*rows, *_diff_rows(plan), row(), *_same_as([plan]), *_notes_rows([plan])]
+
+
+def _step_rows(steps: Sequence[Step], style: str) -> list[Row]:
+    """The steps with their numbers; those that are only for a move that is given up in one line."""
+    rows, instead = [], 0
+    for number, step in enumerate(steps, 1):
+        if not step.title.startswith(INSTEAD):
+            rows.append(row(printable(step.title, limit=_LONGEST), mark=str(number), style=style))
+        elif not instead:
+            instead = sum(each.title.startswith(INSTEAD) for each in steps)
+            last = f"–{number + instead - 1}" if instead > 1 else ""
+            rows.append(row(instead_words(instead), mark=f"{number}{last}", style="$text-muted"))
+    return rows
+
+
+def instead_words(count: int) -> str:
+    """In place of the steps that a live move has for the case that it becomes a quick one."""
+    return f"{count} steps more, only if it becomes a quick move: save, hand over, restore"
 
 
 def plans_rows(plans: Sequence[Plan]) -> list[Row]:
@@ -97,10 +113,7 @@ def plan_set_rows(plan_set: PlanSet) -> list[Row]:
         is_preparation = number < len(plan_set.preparations)
         words = "first: " if is_preparation else f"{count}, a few at a time: " if len(plan_set.plans) > 1 else ""
         rows.append(row(f"{words}{printable(plan.title, limit=100)}", style="bold", indent=1))
-        rows += [
-            row(printable(step.title, limit=_LONGEST), mark=str(place), style=style)
-            for place, step in enumerate(plan.steps, 1)
-        ]
+        rows += _step_rows(plan.steps, style)
     if others := plan_set.plans[1:]:
         are_alike = len({tuple(step.verb for step in plan.steps) for plan in plan_set.plans}) == 1
         names = ", ".join(printable(plan.vm_name or plan.title, limit=_NAME) for plan in others)

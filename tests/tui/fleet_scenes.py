@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from host.connection import Link, LinkStatus, open_host
@@ -36,6 +37,7 @@ ENTRIES = tuple(
     for name, groups in (("lab1", ("lab",)), ("lab2", ("lab",)), ("lab3", ("lab",)), ("shop1", ("shop",)),
                          ("shop2", ("shop",)))
 )  # fmt: skip
+SO_FAR = timedelta(seconds=7)  # since the move of the scenes began
 STALE, DRAINED = "shop2", "lab3"
 
 
@@ -199,7 +201,7 @@ def moving(note: str = "", *, fraction: float | None = 0.74, postcopy: bool = Tr
     states = [StepState.DONE] * at + [StepState.RUNNING] + [StepState.PENDING] * (len(plan.steps) - at - 1)
     shown = [replace(step, state=state) for step, state in zip(job.steps, states, strict=True)]
     shown[at] = replace(shown[at], fraction=fraction, note=words)
-    return replace(job, steps=tuple(shown))
+    return replace(job, steps=tuple(shown), created_at=scenes.NOW - SO_FAR, started_at=scenes.NOW - SO_FAR)
 
 
 def moved() -> Job:
@@ -210,7 +212,7 @@ def moved() -> Job:
         replace(step, state=StepState.DONE, note="", fraction=None, result=result if step.verb == "move.live" else None)
         for step in job.steps
     )
-    return replace(job, state=JobState.DONE, steps=steps, finished_at=job.created_at + (scenes.NOW - scenes.NOW))
+    return replace(job, state=JobState.DONE, steps=steps, finished_at=scenes.NOW)
 
 
 def waiting_jobs() -> tuple[Job, ...]:

@@ -11,9 +11,9 @@ import pytest
 from textual.pilot import Pilot
 
 from host import jobs
-from host.job_model import Job, JobState
+from host.job_model import Job, JobState, StepState
 from host.journal import Journal
-from hvtui.tui import job_text, move_text
+from hvtui.tui import job_text, move_text, plan_text
 from hvtui.tui.app import HvtuiApp
 from hvtui.tui.screens.choice import ChoiceScreen
 from hvtui.tui.screens.drain import DrainScreen
@@ -261,7 +261,7 @@ async def test_a_drain_shows_each_vm_s_fate_before_anything_happens(size: tuple[
         app.push_screen(DrainScreen(fleet_scenes.drain_plan()))
         await on_screen(pilot, DrainScreen)
         text = picture(pilot)
-        assert "lab1: 4 leave or stop, in about 1 min 41 s, 2 stay, 1 of them run on" in " ".join(text.split())
+        assert "lab1: 4 leave or stop, in about 1 min 41 s, 2 stay, 1 of them runs on" in " ".join(text.split())
         lines = [line for line in text.splitlines() if "│" in line]
         vpn = next(place for place, line in enumerate(lines) if "vpn" in line)
         assert vpn < next(place for place, line in enumerate(lines) if "web-01" in line), "what cannot leave is first"
@@ -314,3 +314,20 @@ async def test_what_would_have_no_place_stands_first_with_why(size: tuple[int, i
         assert "without shop1 1 VM has no place" in text and "till" in text
         assert "not known: no answer within 15 s" in text
         picture(pilot)
+
+
+def test_what_is_only_for_a_move_that_is_given_up_is_one_line_of_its_plan_and_job():
+    plan, sight = fleet_scenes.move_sight()
+    told = [each.text.plain for each in move_text.move_rows(plan, sight)]
+    assert sum(words.startswith(plan_text.INSTEAD) for words in told) == 0
+    assert [words for words in told if "only if it becomes a quick move" in words] == [plan_text.instead_words(4)]
+    assert [each.text.plain for each in plan_text.details_rows([plan])].count(plan.steps[4].title) == 1
+    job = fleet_scenes.moving()
+    folded = [each.text.plain for each in job_text.job_rows(job, now=scenes.NOW)]
+    assert plan_text.instead_words(4) in folded
+    at = next(index for index, step in enumerate(job.steps) if step.title.startswith(plan_text.INSTEAD))
+    begun = tuple(
+        replace(step, state=StepState.RUNNING) if place == at else step for place, step in enumerate(job.steps)
+    )
+    told = [each.text.plain for each in job_text.job_rows(replace(job, steps=begun), now=scenes.NOW)]
+    assert sum(words.startswith(plan_text.INSTEAD) for words in told) == 4

@@ -48,9 +48,12 @@ def drain_rows(planned: DrainPlan) -> list[Row]:
 def _sum(planned: DrainPlan) -> str:
     going = sum(fate.plan is not None for fate in planned.fates)
     staying = len(planned.fates) - going
-    told = [f"{going} leave or stop, in about {seconds(planned.predicted_s)}" if going else "nothing has to leave"]
-    told += [f"{staying} stay"] if staying else []
-    told += [f"{len(planned.staying)} of them run on" if planned.staying else ""]
+    one = "s" if going == 1 else ""
+    took = f"in about {seconds(planned.predicted_s)}"
+    told = [f"{going} leave{one} or stop{one}, {took}" if going else "nothing has to leave"]
+    told += [f"{staying} stay{'s' if staying == 1 else ''}"] if staying else []
+    on = len(planned.staying)
+    told += [f"{on} of them run{'s' if on == 1 else ''} on" if on else ""]
     return f"{printable(planned.host, limit=40)}: {', '.join(filter(None, told))}"
 
 

@@ -242,6 +242,7 @@ class FleetScreen(HvtuiScreen):
 
     def on_descendant_focus(self) -> None:
         if self.is_composed:
+            self.grid.rest(is_resting=self._in_tree)
             self.query_one(Footer).show_target(self.target())
 
     def on_host_tree_chosen(self) -> None:

@@ -77,4 +77,8 @@ def whatif_rows(pictures: Sequence[HostPicture], light: NMinusOne) -> list[Row]:
 
 def _row(vm: str, words: str, mark: str, style: str) -> Row:
     name = (fit(printable(vm, limit=_NAME), _NAME), style or "bold")
-    return row(Content.assemble(name, (printable(words, limit=_LONGEST), "$text-muted")), mark=mark)
+    return Row(
+        Content.styled(printable(words, limit=_LONGEST), "$text-muted"),
+        Content.assemble((f"  {mark}  ", style), name),
+        5 + _NAME,
+    )

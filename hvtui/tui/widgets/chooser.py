@@ -11,6 +11,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from host.text import display_width, fit
+
 
 class Chooser(Widget, can_focus=True):
     """Shows the chosen one of (shown, value) pairs. `value` is the second part."""
@@ -66,6 +68,8 @@ class Chooser(Widget, can_focus=True):
         count = f"  {self._place + 1} of {len(self._choices)}"
         arrows = "bold $accent" if self.has_focus else "$text-disabled"
         shown = self._choices[self._place][0]
+        if display_width(shown) > self.size.width - 4:
+            shown = fit(shown, max(self.size.width - 4, 1)).rstrip()
         room = self.size.width - len(shown) - 4 - len(count)
         parts = (("< ", arrows), shown, (" >", arrows))
         return Content.assemble(*parts, (" " * room + count, "$text-muted")) if room >= 0 else Content.assemble(*parts)

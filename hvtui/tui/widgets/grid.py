@@ -57,10 +57,17 @@ class Grid(Lines, can_focus=True):
         self._stale_hosts: frozenset[str] = frozenset()
         self._doubtful = False
         self._mark_emulated = False
+        self._is_resting = False
         self._rows: dict[tuple[Any, ...], tuple[Vm, Line]] = {}
         self._rows_key: tuple[Any, ...] = ()
 
     # What is shown
+
+    def rest(self, *, is_resting: bool) -> None:
+        """Another pane has the keys: the row under the cursor keeps its sign only."""
+        if is_resting != self._is_resting:
+            self._is_resting = is_resting
+            self.repaint()
 
     def show(
         self,
@@ -307,7 +314,7 @@ class Grid(Lines, can_focus=True):
     def _row(self, vm: Vm, layout: Layout, width: int, palette: Palette, *, is_thumb: bool) -> Line:
         is_cursor = self.current is vm
         is_marked = vm.key in self._marks
-        key = (vm.key, is_cursor, is_marked, is_thumb)
+        key = (vm.key, is_cursor, is_marked, is_thumb, self._is_resting)
         cached = self._rows.get(key)
         if cached is not None and cached[0] is vm:
             return cached[1]
@@ -320,7 +327,7 @@ class Grid(Lines, can_focus=True):
             spans += self._cell(column, vm, column_width)
         if self._stale or self._doubtful or vm.host in self._stale_hosts:
             spans = [(text, "dim") for text, _role in spans]
-        edge = [*line_of(spans, width - 1, palette, cursor=is_cursor)]
+        edge = [*line_of(spans, width - 1, palette, cursor=is_cursor and not self._is_resting)]
         edge += line_of([("▐" if is_thumb else " ", "faint")], 1, palette)
         line = tuple(edge)
         self._rows[key] = (vm, line)
