@@ -64,20 +64,6 @@ def test_a_paused_guest_arrives_paused(pair: Pair, guests: SavedGuests) -> None:
     runs_at_the_target_alone(pair, guest)
 
 
-def test_a_full_disk_at_the_target_gives_the_guest_back(pair: Pair, guests: SavedGuests) -> None:
-    guest = guests.start(pair.here, pool="default")
-    plan = pair.plan("count", MoveKind.QUICK)
-    pair.there.fill_disk("/var/lib/libvirt/images")
-
-    job = pair.run(plan)
-
-    assert job.state is JobState.FAILED, job.error
-    assert "No space left" in job.error
-    runs_at_the_source_alone(pair, guest)
-    assert volumes(pair.there) == set()
-    assert lab_guest.checksum_inside(guest.domain) == guest.disk.checksum
-
-
 def test_a_target_that_loses_its_power_while_the_guest_stands_still_gives_it_back(
     pair: Pair, guests: SavedGuests, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,14 +115,15 @@ def test_a_vm_that_is_off_is_told_all_that_is_in_its_way(pair: Pair):
     elsewhere = MoveRequest(peer_uri=pair.there.peer_uri, pools={"": "nowhere"})
     vm = inventory.find(pair.source, "count")
 
-    assert "lab2 has no storage pool nowhere" in reasons(plan_move(pair.source, pair.target, vm, elsewhere))
+    told = reasons(plan_move(pair.source, pair.target, vm, elsewhere))
+    assert "lab2 has no storage pool nowhere" in told and "a CD is in its drive hda that lab2 has not" in told
     for pool in pair.there.connect().listAllStoragePools():
         pool.destroy()
     plan = pair.plan("count")
 
     told = reasons(plan)
     wanted = (
-        *HAS_NOT[1:],
+        "lab2 has no network only-here | Define it there",
         "lab2 does not know the machine type pc-i440fx-99.0",
         "lab2 has no place for a copy of its disk vda: no pool is alike",
     )
