@@ -187,6 +187,20 @@ def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 1
 
 
 def _clean(daemon: PrivateLibvirtd) -> None:
+    left = _remove_vms(daemon)
+    if left:  # a libvirtd that was killed in the middle of a start may keep that VM's job until its next start
+        daemon.restart()
+        left = _remove_vms(daemon)
+    for path in daemon.images.iterdir():
+        path.unlink()
+    connection = libvirt.open(daemon.uri)
+    connection.storagePoolLookupByName("default").refresh()
+    connection.close()
+    assert not left, f"could not be removed: {left}"
+
+
+def _remove_vms(daemon: PrivateLibvirtd) -> list[str]:
+    """The names of those that libvirt does not let go."""
     connection = libvirt.open(daemon.uri)
     for domain in connection.listAllDomains():
         with contextlib.suppress(libvirt.libvirtError):
@@ -199,8 +213,5 @@ def _clean(daemon: PrivateLibvirtd) -> None:
                 | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
             )
     left = [domain.name() for domain in connection.listAllDomains()]
-    for path in daemon.images.iterdir():
-        path.unlink()
-    connection.storagePoolLookupByName("default").refresh()
     connection.close()
-    assert not left, f"could not be removed: {left}"
+    return left
