@@ -68,13 +68,18 @@ def in_words(found: Forecast) -> tuple[str, ...]:
     """A forecast as sentences: "predicted 9 s, guest stands still 0.1 s"."""
     if found.kind is MoveKind.DEFINITION:
         return ()
-    still = f", guest stands still {seconds(found.downtime_s)}" if found.downtime_s else ""
+    still = f", guest stands still {short(found.downtime_s)}" if found.downtime_s else ""
     words = [f"predicted {seconds(found.total_s)}{still}, {format_bytes(found.transfer_bytes)} to send"]
     if found.basis:
         words[0] += f" ({'; '.join(found.basis)})"
     if not found.converges:
         words.append("the guest writes to its memory faster than the way carries: a live move may not come to an end")
     return tuple(words)
+
+
+def short(value_s: float) -> str:
+    """A standstill: "23 ms", "0.2 s", "12 s"."""
+    return f"{value_s * 1000:.0f} ms" if value_s < 0.0995 else seconds(value_s)
 
 
 def seconds(value_s: float) -> str:

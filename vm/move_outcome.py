@@ -13,7 +13,7 @@ from host.job_model import Job, JobState
 from host.plan import Json, Step
 from host.text import printable
 from host.units import format_bytes
-from vm.move_forecast import seconds
+from vm.move_forecast import seconds, short
 from vm.move_model import Forecast
 
 FORECAST = "forecast"
@@ -112,11 +112,6 @@ def figures_in_words(job: Job) -> str:
     if found.became_quick:
         parts.append("in the end as a quick move")
     return ", ".join(parts)
-
-
-def short(value_s: float) -> str:
-    """A standstill: "23 ms", "0.2 s", "12 s"."""
-    return f"{value_s * 1000:.0f} ms" if value_s < 0.0995 else seconds(value_s)
 
 
 def _predicted(value_s: float | None) -> str:

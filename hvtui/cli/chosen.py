@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from host.errors import UsageError
+from host.errors import NotFound, UsageError
 from hvtui.cli.session import Session
 from vm import inventory
 
@@ -52,7 +53,8 @@ def listed_vms(
     host = session.host()
     wanted = read_filter(session)
     groups = _groups(session, host.name) if wanted is not None and wanted.group_tests else ()
-    vms = inventory.expand(host, names) if names else inventory.read(host)
+    with _told_of_other_hosts(session):
+        vms = inventory.expand(host, names) if names else inventory.read(host)
     return looked_into(
         host, vms, wanted, groups=groups, config=config, pending=pending, addresses=addresses, agents=agents
     )
@@ -98,6 +100,18 @@ def _settle(session: Session, names: Sequence[str]) -> None:
         settle(session, names)
 
 
+@contextmanager
+def _told_of_other_hosts(session: Session) -> Iterator[None]:
+    """Who names no host means this machine, and may have forgotten that there are others."""
+    try:
+        yield
+    except NotFound as error:
+        if not session.has_other_hosts:
+            raise
+        remedy = f"{error.remedy}. It was looked for on this machine: --all-hosts looks everywhere"
+        raise NotFound(error.cause, about=error.about, remedy=remedy) from error
+
+
 def _with_addresses(host: Host, vms: Sequence[Vm], *, ask_agents: bool = False) -> tuple[Vm, ...]:
     from vm.addresses import with_addresses  # here: a plain list does without
 
@@ -124,5 +138,6 @@ def one_vm(session: Session, name: str, *, config: bool = False) -> Vm:
     """The VM of that name, UUID or id. Raises NotFound with the nearest names."""
     _settle(session, [name])
     host = session.host()
-    vm = inventory.find(host, name)
+    with _told_of_other_hosts(session):
+        vm = inventory.find(host, name)
     return inventory.read_configs(host, (vm,))[0] if config else vm

@@ -78,11 +78,13 @@ COMMON: tuple[click.Option, ...] = (
         "--host",
         multiple=True,
         metavar="NAME",
-        text="A host of the configuration, or local; several for lists of VMs.",
+        text="A host of the configuration, or local; several for lists and streams.",
         shell_complete=_complete_hosts,
     ),
     _option("--group", multiple=True, metavar="NAME", text="The hosts of a group.", shell_complete=_complete_groups),
-    _option("--all-hosts", is_flag=True, text="Every configured host: for lists, and to find a VM by its name."),
+    _option(
+        "--all-hosts", is_flag=True, text="Every configured host: for lists and streams, and to find a VM by its name."
+    ),
     _option("--connect", metavar="URI", text="Any libvirt URI (also HVTUI_URI, LIBVIRT_DEFAULT_URI)."),
     _option("--demo", is_flag=True, text="A simulated host with about 30 varied VMs."),
     _option("-o", "--output", type=click.Choice(["table", "json", "jsonl", "csv"]), text="How to write the data."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from host import maintenance
 from host.errors import HvtuiError, UsageError
 from host.host_brief import HostBrief, read_brief
 from host.host_list import DEFAULT_LIBRARY, HostEntry
@@ -19,6 +20,8 @@ from hvtui.cli.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from host.connection import Host
+    from host.maintenance import Maintenance
     from host.plan import Json
     from hvtui.config_edit import Edit
 
@@ -30,6 +33,7 @@ MOST_TRIED_S = 30.0  # for a first connection over ssh
 class _Row:
     entry: HostEntry
     answer: Answer[HostBrief]
+    note: Maintenance | None
 
 
 def _told(key: str) -> Callable[[_Row], Json]:
@@ -45,6 +49,11 @@ COLUMNS: tuple[Column[_Row], ...] = (
         "reachable, or unreachable.",
         lambda row: "unreachable" if row.answer.error is not None else "reachable",
         in_table=True,
+    ),
+    Column(
+        "drained",
+        "Since when it is drained for maintenance, or null.",
+        lambda row: row.note.since if row.note is not None and row.note.is_drained else None,
     ),
     Column("vms", "How many VMs it has.", _told("vms"), right=True, in_table=True),
     Column("active", "How many of them run.", _told("active"), right=True, in_table=True),
@@ -82,12 +91,24 @@ def _milliseconds(answer: Answer[HostBrief]) -> int | None:
 @verb("list", text="List the configured hosts: whether they answer, their versions, how many VMs they have.")
 def list_(session: Session) -> None:
     entries = session.entries()
-    answers = ask_all(session.hosts(), read_brief, timeout_s=session.timeout_s or TIMEOUT_S)
-    rows = [_Row(entry, answer) for entry, answer in zip(entries, answers, strict=True)]
+    known = maintenance.read()
+    identities: dict[str, str] = {}
+
+    def look(host: Host) -> HostBrief:
+        if known:
+            identities[host.uri] = host.identity
+        return read_brief(host)
+
+    answers = ask_all(session.hosts(), look, timeout_s=session.timeout_s or TIMEOUT_S)
+    rows = [
+        _Row(entry, answer, maintenance.among(known, entry.uri, identities.get(entry.uri, "")))
+        for entry, answer in zip(entries, answers, strict=True)
+    ]
     chosen = session.columns
     if session.output is Format.TABLE and not chosen:
         failed = ("error",) if any(answer.error is not None for answer in answers) else ()
-        chosen = (*(column.key for column in COLUMNS if column.in_table), *failed)
+        drained = ("drained",) if any(row.note is not None and row.note.is_drained for row in rows) else ()
+        chosen = (*(column.key for column in COLUMNS if column.in_table), *drained, *failed)
     write_list(rows, COLUMNS, output=session.output, chosen=chosen)
 
 

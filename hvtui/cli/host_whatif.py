@@ -32,7 +32,7 @@ COLUMNS: tuple[Column[_Row], ...] = (
     Column("lost", "The host that is lost.", lambda row: row.lost, in_table=True),
     Column("vm", "A VM that runs there.", lambda row: row.vm, in_table=True),
     Column("host", "Where it would come up, or null.", lambda row: row.host, in_table=True),
-    Column("why_not", "Why it has no place, or null.", lambda row: row.why_not, in_table=True),
+    Column("why_not", "Why it has no place, or null.", lambda row: row.why_not, in_table=True, whole=True),
 )
 
 
@@ -45,7 +45,7 @@ COLUMNS: tuple[Column[_Row], ...] = (
 def whatif(session: Session, name: str | None) -> int:
     from vm import whatif as losses
 
-    with Hosts(session) as hosts:
+    with Hosts(session, own=not session.has_other_hosts) as hosts:
         entries, pictures = hosts.entries, hosts.pictures()
     silent = [picture for picture in pictures if not picture.is_reachable]
     for picture in silent:
@@ -61,12 +61,21 @@ def whatif(session: Session, name: str | None) -> int:
     is_table = session.output is Format.TABLE
     if not is_table or rows:
         write_list(rows, COLUMNS, output=session.output, chosen=session.columns)
-    if is_table and name is None:
-        write_text(printable(losses.n_minus_1(pictures).text, limit=300))
-    elif is_table and not rows:
-        write_text(f"{printable(found[0].host)}: nothing runs there")
+    if is_table:
+        told = _sum(found[0]) if name is not None else losses.n_minus_1(pictures).text
+        write_text(printable(told, limit=300))
     is_known = name is None or all(picture.name != name for picture in silent)
     return 0 if all(loss.is_ok for loss in found) and is_known and (name or not silent) else EXIT_NO_PLACE
+
+
+def _sum(loss: WhatIf) -> str:
+    running = len(loss.placed) + len(loss.unplaced)
+    if not running:
+        return f"{loss.host}: nothing runs there"
+    if loss.is_ok:
+        those = f"each of its {running} VMs" if running > 1 else "its VM"
+        return f"{loss.host}: {those} would have a place"
+    return f"{loss.host}: {len(loss.unplaced)} of its {running} VMs would have no place"
 
 
 def _rows(loss: WhatIf) -> list[_Row]:

@@ -96,6 +96,17 @@ class Session:
         names = self.given.get("host") or ()
         return bool(self.given.get("all_hosts") or self.given.get("group") or len(names) > 1)
 
+    @property
+    def has_other_hosts(self) -> bool:
+        """True when the configuration has hosts and nothing says which is meant, so that it is this machine."""
+        from hvtui.target import ENVIRONMENT
+
+        options = ("host", "connect", "group", "all_hosts", "demo")
+        if any(map(self.given.get, options)) or any(map(os.environ.get, ENVIRONMENT)):
+            return False
+        config = self._own_config()
+        return bool(config is not None and config.hosts)
+
     def entries(self) -> tuple[HostEntry, ...]:
         """The hosts that --host, --group or --all-hosts name; all without any. Raises UsageError, NotFound."""
         from hvtui.target import choose_entries

@@ -101,8 +101,8 @@ def migrate(session: Session, names: tuple[str, ...], **given: Any) -> int:
     from hvtui.cli.chosen import chosen_vms
     from hvtui.cli.placing import BEST, best_host_for
 
+    vms = chosen_vms(session, names)  # the host that has them is the session's from now on
     source = session.host()
-    vms = chosen_vms(session, names)
     entry = best_host_for(session, vms) if given["to"] == BEST else target_entry(session, given["to"])
     given["to"] = entry.name if given["to"] == BEST else given["to"]
     with closing(session.open_entry(entry)) as target:

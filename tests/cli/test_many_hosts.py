@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from host import maintenance
+from hvtui import target
 from tests.cli.conftest import Command
 from tests.support import simulated_world
 
@@ -159,3 +161,27 @@ def test_streams_of_several_hosts_as_a_table_begin_with_the_host(hv: Command, th
     assert result.out.splitlines()[0].split()[:3] == ["HOST", "AT", "VM"]
     refused = hv("host", "events", "--group", "lab", "--vm", "wbe-01", connect=None)
     assert (refused.code, "Did you mean web-01" in refused.err) == (3, True)
+
+
+def test_who_names_no_host_is_told_of_the_others(hv: Command, three: Path, monkeypatch, simulated_uri: str) -> None:
+    monkeypatch.setattr(target, "default_uri", lambda: simulated_uri)
+    for words in (("vm", "show", "web-9"), ("vm", "start", "web-9"), ("vm", "migrate", "web-9", "--to", "lab1")):
+        result = hv(*words, connect=None)
+        assert (result.code, "on this machine: --all-hosts looks everywhere" in result.err) == (3, True)
+        assert "--all-hosts" not in hv(*words, "--host", "lab1", connect=None).err
+    lost = hv("host", "whatif", "lab1", connect=None)
+    assert lost.out.rstrip().endswith("lab1: nothing runs there")
+
+
+def test_a_vm_is_moved_from_whichever_host_has_it(hv: Command, three: Path) -> None:
+    result = hv("vm", "migrate", "web-02", "--to", "lab1", "--all-hosts", connect=None)
+    assert (result.code, "nothing can be moved" in result.err) == (8, True)
+
+
+def test_the_list_of_hosts_tells_which_are_drained(hv: Command, three: Path) -> None:
+    assert "DRAINED" not in hv("host", "list", connect=None).out
+    (row,) = (row for row in hv("host", "list", "-o", "json", connect=None).json if row["name"] == "lab2")
+    maintenance.begin(row["uri"], "lab2")
+    rows = hv("host", "list", "-o", "json", connect=None).json
+    assert {row["name"] for row in rows if row["drained"]} == {"lab2"}
+    assert "DRAINED" in hv("host", "list", connect=None).out

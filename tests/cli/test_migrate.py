@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from host import jobs
 from host.errors import UsageError
+from host.journal import Journal
+from host.plan import Plan, Step
 from hvtui.cli.session import Session
 from hvtui.cli.vm_migrate import _duration, request_of, target_entry
 from tests.cli.conftest import Command
@@ -55,6 +58,17 @@ def test_what_is_no_move_cannot_be_tuned(hv: Command):
 
     assert result.code == 8
     assert "no live move" in result.err
+
+
+def test_post_copy_is_refused_for_a_move_that_was_begun_without_it(hv: Command, simulated_uri: str):
+    step = Step("move.live", "Migrate it live", {"postcopy": False})
+    with Journal() as journal:
+        job = jobs.create(Plan("Move a", simulated_uri, (step,), ("vm", "migrate", "a")), journal)
+
+    refused = hv("job", "tune", str(job.id), "--postcopy")
+
+    assert (refused.code, "it was begun without post-copy" in refused.err) == (8, True)
+    assert hv("job", "tune", str(job.id), "--quick").code == 0
 
 
 def test_a_tune_without_a_wish_says_what_there_is(hv: Command):

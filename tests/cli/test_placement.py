@@ -102,6 +102,11 @@ def test_the_loss_of_a_host_is_told_vm_by_vm(hv: Command, uris: dict[str, str]) 
     result = hv("host", "whatif", "lab2", "--host", "lab1", "-o", "json", connect=None)
     assert [(row["vm"], row["host"]) for row in result.json] == [("web-02", "lab1")]
     assert result.code == 0
+    assert hv("host", "whatif", "lab2", "--host", "lab1", connect=None).out.endswith(
+        "lab2: its VM would have a place\n"
+    )
+    table = hv("host", "whatif", "lab1", "--host", "lab1", connect=None)
+    assert table.out.endswith("lab1: 1 of its 2 VMs would have no place\n")
     result = hv("host", "whatif", "lab1", "--host", "lab1", "-o", "json", connect=None)
     assert {row["vm"]: row["host"] for row in result.json} == {"web-01": "lab2", "odd": None}
     assert result.code == 1

@@ -13,8 +13,9 @@ from host.job_model import Job, JobState, JobStep, StepState
 from host.plan import Plan, Step
 from hvtui.cli.change import Outcome, report
 from hvtui.cli.output import Format
+from vm.move_forecast import short
 from vm.move_model import Forecast, MoveKind
-from vm.move_outcome import as_json, figures_in_words, short, told, with_forecast, words
+from vm.move_outcome import as_json, figures_in_words, told, with_forecast, words
 
 BEGAN = datetime(2024, 1, 2, tzinfo=UTC)
 NAMES = {"target_name": "lab2", "name": "web-01"}
