@@ -180,6 +180,8 @@ def _tell(planned: DrainPlan) -> None:
 
 
 def _sum(planned: DrainPlan) -> str:
+    if not any(fate.plan is not None for fate in planned.fates) and not planned.staying:
+        return f"{printable(planned.host)}: nothing runs there"
     staying = f"; {len(planned.staying)} cannot leave and run on" if planned.staying else ""
     return f"{printable(planned.host)}: about {_time(planned.predicted_s)} in all{staying}"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hvtui.cli.output import Record
 
 SILENT_S = 5.0  # as in the console: long before keepalive gives a connection up
+CONNECTING_S = 10.0  # as for lists
 
 Tell: TypeAlias = Callable[["Record"], None]
 # Follows one host until it has told what it was asked for. May raise HvtuiError.
@@ -105,8 +106,11 @@ class _Follower:
     def change_of_silence(self) -> Iterator[Record]:
         """The line of a host that has not answered for long, and the one when it does again."""
         link = self._host.link
-        since_s = link.since_s if link.status is LinkStatus.CONNECTING else self._source.busy_since_s
-        is_silent = not self.is_over and time.monotonic() - since_s > SILENT_S
+        if link.status is LinkStatus.CONNECTING:
+            over_s = link.since_s + CONNECTING_S
+        else:
+            over_s = self._source.busy_since_s + SILENT_S
+        is_silent = not self.is_over and time.monotonic() > over_s
         if is_silent and not self.is_lost:
             self.is_lost = self._is_silent = True
             yield self._lost("the host does not answer")

@@ -42,9 +42,12 @@ class Watcher:
         due_s = time.monotonic() + (self.interval_s or 0.0)
         while (readings is None or readings > 0) and time.monotonic() < end_s:
             left_s = (min(due_s, end_s) if self.interval_s else end_s) - time.monotonic()
+            has_begun = source.is_attached
             try:
                 self.tell(source, source.next(left_s))
-                if self.interval_s and time.monotonic() >= due_s:
+                if not has_begun:
+                    due_s = time.monotonic() + (self.interval_s or 0.0)
+                elif self.interval_s and time.monotonic() >= due_s:
                     due_s = max(due_s + self.interval_s, time.monotonic())
                     self.measure(tell=True)
                     readings = None if readings is None else readings - 1

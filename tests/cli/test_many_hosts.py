@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from host import maintenance
+from host import connection, maintenance
 from hvtui import target
 from tests.cli.conftest import Command
 from tests.support import simulated_world
@@ -154,6 +155,18 @@ def test_a_dead_host_is_a_line_of_a_stream_and_the_others_are_told(hv: Command, 
     assert {line["host"] for line in lines_of(result) if line["kind"] == "state"} == {"lab1", "lab2", "attic"}
     events = hv("host", "events", "--all-hosts", "--timeout", "0.3", connect=None)
     assert (events.code, [line["host"] for line in lines_of(events)]) == (6, ["dead"])
+
+
+def test_nobody_counts_readings_of_a_host_before_it_has_answered(hv: Command, three: Path, monkeypatch) -> None:
+    opened = connection._open_in_time
+
+    def slowly(*arguments, **options):
+        time.sleep(0.4)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(connection, "_open_in_time", slowly)
+    result = hv("vm", "watch", "--all-hosts", "--once", "--interval", "0.2", connect=None)
+    assert (result.code, {line["host"] for line in lines_of(result)}) == (0, {"lab1", "lab2", "attic"})
 
 
 def test_streams_of_several_hosts_as_a_table_begin_with_the_host(hv: Command, three: Path) -> None:
