@@ -164,6 +164,7 @@ def _read_domain(host: Host, connection: Any, domain: Any, *, is_active: bool) -
     state = domain.state(0)[0]
     is_persistent = bool(domain.isPersistent())
     paths = [disk_source(disk) for disk in current.iterfind("devices/disk")]
+    _refresh(connection, host, paths)
     snapshots = {each.getName(): each.getXMLDesc(0) for each in _or_else(lambda: domain.listAllSnapshots(0), [])}
     return SourceReading(
         host=_read_host(host, connection, [path for path in paths if path.startswith("/")], follow=True),
@@ -246,8 +247,8 @@ def read_target(host: Host, source: SourceReading, *, name: str) -> TargetReadin
         special = _domain_capabilities(connection, root)
         cpu, cpu_problem = _compare_cpu(connection, root, is_active=source.is_active)
         information = connection.getInfo()
+        _refresh(connection, host, paths)
         pools = connection.listAllStoragePools(0)
-        _refresh(connection, host, pools, paths)
         return TargetReading(
             host=_read_host(host, connection, [path for path in dict.fromkeys(paths) if path.startswith("/")]),
             by_name=_namesake(lambda: connection.lookupByName(name)),
@@ -271,14 +272,15 @@ def read_target(host: Host, source: SourceReading, *, name: str) -> TargetReadin
         )
 
 
-def _refresh(connection: Any, host: Host, pools: Iterable[Any], paths: Iterable[str]) -> None:
-    """libvirt knows of no image that another host made since it last looked into a pool."""
+def _refresh(connection: Any, host: Host, paths: Iterable[str]) -> None:
+    """libvirt knows of no image that another host made since it last looked into a pool, not even where a VM that was
+    moved here uses it."""
     unknown = {
         str(PurePosixPath(path).parent)
         for path in paths
         if path.startswith("/") and _or_else(lambda path=path: connection.storageVolLookupByPath(path), None) is None
     }
-    for pool in pools if unknown and not host.read_only else ():
+    for pool in connection.listAllStoragePools(0) if unknown and not host.read_only else ():
         if pool.isActive() and _pool(pool).path in unknown:
             _or_else(pool.refresh, None)
 

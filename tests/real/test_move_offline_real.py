@@ -19,6 +19,8 @@ from host.journal import Journal
 from tests.support.moves import disks_of, draft, files, holds, plan, qemu_img, write_pattern
 from tests.support.private_libvirtd import PrivateLibvirtd
 from vm import steps
+from vm.inventory import find
+from vm.move import plan_move
 from vm.move_model import MoveDisk, MoveDraft, MoveKind, MoveOptions, MoveRequest
 from vm.move_offline import definition_steps, offline_steps
 
@@ -220,3 +222,24 @@ def test_a_copied_definition_is_its_host_s_own_and_the_vm_stays(
         assert "hvtui.org/xmlns/move" not in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     with real_host.calls("look") as connection:
         assert connection.lookupByName(web).autostart()
+
+
+def test_a_shared_disk_that_libvirt_has_not_looked_for_yet_is_not_copied(
+    real_host: Host, second_host: Host, tmp_path: Path
+) -> None:
+    pool = f"<pool type='dir'><name>common</name><target><path>{tmp_path}</path></target></pool>"
+    for host in (real_host, second_host):
+        host.connection().storagePoolCreateXML(pool)
+    qemu_img("create", "-q", "-f", "qcow2", tmp_path / "late.qcow2", "16M")
+    disk = f"<disk type='file'><source file='{tmp_path}/late.qcow2'/><target dev='vda' bus='virtio'/></disk>"
+    real_host.connection().defineXML(
+        f"<domain type='qemu'><name>late</name><memory unit='MiB'>32</memory><os><type arch='x86_64'>hvm</type></os>"
+        f"<devices>{disk}</devices></domain>"
+    )
+    try:
+        planned = plan_move(real_host, second_host, find(real_host, "late"), MoveRequest(MoveKind.OFFLINE))
+        assert not planned.blockers
+        assert "move.copy-disks" not in {step.verb for step in planned.steps}
+    finally:
+        for host in (real_host, second_host):
+            host.connection().storagePoolLookupByName("common").destroy()
