@@ -1,7 +1,8 @@
 """Looks at both hosts of a move and says, check by check, what each kind of move would meet. Reads only.
 
-`examine` reads (vm.move_reading) and judges: the hosts (vm.move_checks_host), the VM (vm.move_checks_vm), its disks
-(vm.move_checks_disks). A check names the kinds that it makes impossible; one that blocks none is a warning.
+`examine` reads (vm.move_reading) and judges: the hosts (vm.move_checks_host), the request's options (vm.move_options),
+the VM (vm.move_checks_vm), its disks (vm.move_checks_disks). A check names the kinds that it makes impossible; one that
+blocks none is a warning.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vm.move_checks_vm import check_vm
 from vm.move_kinds import ALL
 from vm.move_links import ASSUMED
 from vm.move_model import Check, Link, MovePicture, MoveRequest
+from vm.move_options import Abilities, check_options, read_abilities
 from vm.move_reading import SourceReading, TargetReading, read_source, read_target, with_dirty_rate
 
 
@@ -31,7 +33,8 @@ def examine(
     paths = [path for path in paths_of(here) if path.startswith("/")]
     likeness = {path: found.is_shared for path, found in looks_shared(source, target, paths).items()}
     here = with_dirty_rate(source, here)  # counted while the target was looked at
-    return judge(here, replace(there, likeness=likeness), request, link=link)
+    can = read_abilities(source, target, request)
+    return judge(here, replace(there, likeness=likeness), request, link=link, can=can)
 
 
 def paths_of(here: SourceReading) -> tuple[str, ...]:
@@ -40,12 +43,20 @@ def paths_of(here: SourceReading) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*filter(None, sources), *here.backing)))
 
 
-def judge(here: SourceReading, there: TargetReading, request: MoveRequest, *, link: Link = ASSUMED) -> MovePicture:
+def judge(
+    here: SourceReading,
+    there: TargetReading,
+    request: MoveRequest,
+    *,
+    link: Link = ASSUMED,
+    can: Abilities = Abilities(),  # noqa: B008 - frozen
+) -> MovePicture:
     """The picture of what was read; no calls."""
     simulated = simulated_check(here, there)
     disks = read_disks(here, there, request)
     checks = simulated or (
-        *check_hosts(here, there, request),
+        *check_hosts(here, there),
+        *check_options(here, there, request, can),
         *check_vm(here, there, request),
         *check_disks(here, there, request, disks),
     )

@@ -10,17 +10,16 @@ from host.facts import version_text
 from host.text import printable
 from host.units import format_bytes
 from vm.commands import hint
-from vm.move_kinds import ALL, LIVE, MEMORY, MOVES
-from vm.move_model import Check, MoveKind, MoveRequest
+from vm.move_kinds import ALL, MEMORY, MOVES
+from vm.move_model import Check
 from vm.move_reading import SourceReading, TargetReading
 
 CONFLICT, UNSUPPORTED, NOT_FOUND = 4, 8, 3
 _MIB = 1024**2
 _OVERHEAD_BYTES = 64 * _MIB  # QEMU itself
-_COMPRESSED_PARALLEL = 9_004_000
 
 
-def check_hosts(here: SourceReading, there: TargetReading, request: MoveRequest) -> Iterator[Check]:
+def check_hosts(here: SourceReading, there: TargetReading) -> Iterator[Check]:
     """Every check of the hosts, in the order in which a person would look."""
     yield from _same_host(here, there)
     yield from _namesakes(here, there)
@@ -32,7 +31,6 @@ def check_hosts(here: SourceReading, there: TargetReading, request: MoveRequest)
     yield from _networks(here, there)
     yield from _placement(here, there)
     yield from _secrets(here, there)
-    yield from _options(here, there, request)
 
 
 def _same_host(here: SourceReading, there: TargetReading) -> Iterator[Check]:
@@ -239,28 +237,3 @@ def _secrets(here: SourceReading, there: TargetReading) -> Iterator[Check]:
     for uuid in sorted(wanted - there.secrets) if there.secrets is not None else ():
         reason = f"{there.host.name} has not the secret {printable(uuid, limit=40)} that a disk needs"
         yield Check("secret", False, reason, "Define it there: virsh secret-define", ALL, NOT_FOUND)
-
-
-# What the request asks libvirt for
-
-
-def _options(here: SourceReading, there: TargetReading, request: MoveRequest) -> Iterator[Check]:
-    options = request.options
-    if options.tunnelled:
-        reason = "libvirt cannot copy disks through its own connection (tunnelled)"
-        yield Check("tunnelled", False, reason, "Leave --tunnelled out", frozenset({MoveKind.LIVE_STORAGE}))
-    if options.tunnelled and options.connections > 1:
-        yield Check("connections", False, "a tunnelled migration has one connection", "Leave one of the two out", LIVE)
-    libvirt_version = min(here.host.libvirt_version, there.host.libvirt_version)
-    if options.compress and options.connections > 1 and libvirt_version < _COMPRESSED_PARALLEL:
-        reason = f"libvirt {version_text(libvirt_version)} cannot compress over several connections"
-        yield Check("compression", False, reason, "Leave one of the two out", LIVE, UNSUPPORTED)
-    if options.postcopy and options.connections > 1:
-        yield Check("post-copy", False, "post-copy does not work over several connections", "Leave one of the two out",
-                    LIVE, UNSUPPORTED)  # fmt: skip
-    if options.peer_to_peer and not request.peer_uri:
-        reason = (
-            f"no address is known under which {here.host.name} reaches {there.host.name}: hvtui itself drives a live"
-            " move, and its end would be the move's"
-        )
-        yield Check("peer", False, reason)

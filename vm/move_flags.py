@@ -47,6 +47,8 @@ def parameters_of(args: Args, domain: Any) -> dict[str, Any]:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = mib_a_second(args["bandwidth_bytes_s"])
     if args["bandwidth_bytes_s"] and args["postcopy"]:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = mib_a_second(args["bandwidth_bytes_s"])
+    if args["compress"]:
+        parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = "zstd" if args["connections"] > 1 else "xbzrle"
     if args["connections"] > 1:
         parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = args["connections"]
     if args["persistent"]:

@@ -132,16 +132,6 @@ def test_a_cancelled_move_leaves_everything_as_it_was(pair: Pair, guests: SavedG
     assert lab_guest.checksum_inside(guest.domain) == guest.disk.checksum
 
 
-def test_a_higher_bandwidth_takes_effect_while_it_runs(pair: Pair, guests: SavedGuests):
-    guest = guests.start(pair.here)
-    moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
-
-    jobs.wish(moving.id, pair.journal, bandwidth="1000M", downtime="2s")
-
-    assert moving.ended(40).state is JobState.DONE, moving.job.error
-    runs_at_the_target_alone(pair, guest)
-
-
 def test_progress_says_how_much_is_left(pair: Pair, guests: SavedGuests):
     guests.start(pair.here)
     moving = pair.begin(pair.plan("count", bandwidth_bytes_s=SLOW))
@@ -260,15 +250,6 @@ def test_post_copy_ends_without_the_daemons_that_began_it(pair: Pair, guests: Sa
     pair.here.restart_libvirtd()
 
     ends_in_postcopy(pair, moving, guest)
-
-
-def test_several_connections_carry_it_too(pair: Pair, guests: SavedGuests):
-    guest = guests.start(pair.here)
-
-    job = pair.run(pair.plan("count", connections=2))
-
-    assert job.state is JobState.DONE, job.error
-    runs_at_the_target_alone(pair, guest)
 
 
 CD = "<disk type='file' device='cdrom'><source file='{}'/><target dev='hda' bus='ide'/><readonly/></disk>"

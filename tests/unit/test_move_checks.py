@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from host import host_test
 from vm.move import choose_kind
 from vm.move_checks import judge
 from vm.move_kinds import ALL, LIVE, MEMORY, MOVES
-from vm.move_model import Check, MoveKind, MoveOptions, MovePicture, MoveRequest
+from vm.move_model import Check, MoveKind, MoveOptions, MovePicture, MoveRequest, Stuck
+from vm.move_options import Abilities, read_abilities
 from vm.move_reading import HostReading, Namesake, PoolReading, SourceReading, TargetReading, VolumeReading
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -56,9 +61,11 @@ def target(**changes: Any) -> TargetReading:
     return replace(usual, **changes)
 
 
-def picture(here: SourceReading | None = None, there: TargetReading | None = None, **options: Any) -> MovePicture:
+def picture(
+    here: SourceReading | None = None, there: TargetReading | None = None, can: Abilities | None = None, **options: Any
+) -> MovePicture:
     request = MoveRequest(peer_uri="qemu+ssh://lab2/system", options=MoveOptions(**options))
-    return judge(here or source(), there or target(), request)
+    return judge(here or source(), there or target(), request, can=can or Abilities())
 
 
 def the_check(found: MovePicture, name: str) -> Check:
@@ -231,3 +238,104 @@ def test_words_of_a_host_are_harmless_to_show():
     reasons = [check.reason for check in picture(source(xml=evil)).checks]
 
     assert not any("\u202e" in reason or "\n" in reason for reason in reasons)
+
+
+# Options
+
+
+ONE = "Leave one of the two out"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "remedy"),
+    [
+        ({"tunnelled": True, "connections": 2}, "a tunnelled migration has one connection", ONE),
+        ({"tunnelled": True, "postcopy": True}, "a tunnelled migration has no post-copy", ONE),
+        ({"tunnelled": True, "tls": True}, "libvirt's own connection, which has its own encryption", ONE),
+        ({"tunnelled": True, "peer_to_peer": False}, "from host to host", "Give --peer-uri"),
+        ({"connections": 2, "compress": True}, "libvirt 9.0.0 cannot compress over several", ONE),
+        ({"connections": 2, "stuck": Stuck.POSTCOPY}, "post-copy does not work over several connections", ONE),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused_and_replaced_by_no_other_kind(
+    options: dict[str, Any], reason: str, remedy: str
+):
+    found = picture(**options)
+
+    told = [check for check in found.blockers(MoveKind.LIVE) if reason in check.reason]
+    assert [check.remedy.startswith(remedy) for check in told] == [True]
+    assert choose_kind(found)[0] is MoveKind.LIVE
+    request = MoveRequest(MoveKind.QUICK, peer_uri="x", options=MoveOptions(**options))
+    assert not judge(source(), target(), request).blockers(MoveKind.QUICK)
+
+
+def test_post_copy_is_refused_where_the_kernel_keeps_it_from_qemu_and_told_where_nobody_knows():
+    no, unknown, yes = (picture(postcopy=True, can=Abilities(can_postcopy=can)) for can in (False, None, True))
+
+    (blocker,) = no.blockers(MoveKind.LIVE)
+    assert blocker.reason.startswith("lab2 lets no QEMU fetch memory on demand")
+    assert "vm.unprivileged_userfaultfd=1" in blocker.remedy
+    assert next(check.reason for check in unknown.warnings).startswith("whether lab2 lets QEMU fetch memory")
+    (warning,) = yes.warnings
+    assert warning.reason.startswith("once post-copy has begun it cannot be taken back")
+
+
+def test_certificates_that_lack_are_named_and_others_are_in_order():
+    lacking = picture(tls=True, can=Abilities(("/etc/pki/qemu/client-key.pem",), ()))
+    unknown = picture(tls=True)
+
+    assert [check.reason for check in lacking.blockers(MoveKind.LIVE)] == ["lab1 has not /etc/pki/qemu/client-key.pem"]
+    assert any(check.ok and check.reason == "lab2 has certificates for QEMU" for check in lacking.checks)
+    assert [check.reason for check in unknown.warnings] == [
+        f"whether {host} has certificates for QEMU cannot be told from here" for host in ("lab1", "lab2")
+    ]
+
+
+class _Told:
+    """A host on which commands can be run, and whose QEMU is not root's."""
+
+    name, uri, is_local, is_simulated = "lab2", "qemu+ssh://root@lab2/system", False, False
+
+    def __init__(self, *, files: dict[str, str], says: dict[str, str] | None = None) -> None:
+        self.files, self.says = files, says or {}
+
+    @contextmanager
+    def calls(self, *_about: str) -> Iterator[Any]:
+        yield self
+
+    def getCapabilities(self) -> str:  # noqa: N802 - libvirt's name
+        model = "<secmodel><model>dac</model><baselabel type='kvm'>+64055:+64055</baselabel></secmodel>"
+        return f"<capabilities><host>{model}</host></capabilities>"
+
+    def run(self, _subject: Any, words: list[str]) -> subprocess.CompletedProcess[str]:
+        program, *_options, place = words[2:]
+        found = (self.says if program in {"grep", "cat"} else self.files).get(place)
+        return subprocess.CompletedProcess(words, 0 if found is not None else 2, found or "", "")
+
+
+@pytest.mark.parametrize(
+    ("says", "files", "missing"),
+    [
+        ({}, {}, ["/etc/pki/qemu/ca-cert.pem", "/etc/pki/qemu/server-cert.pem", "/etc/pki/qemu/server-key.pem"]),
+        ({}, {"/etc/pki/libvirt-migrate": "ca-cert.pem server-cert.pem"}, ["/etc/pki/libvirt-migrate/server-key.pem"]),
+        ({"/etc/libvirt/qemu.conf": 'default_tls_x509_cert_dir = "/pki"'},
+         {"/pki": "ca-cert.pem server-cert.pem server-key.pem"}, []),
+    ],
+)  # fmt: skip
+def test_certificates_are_looked_for_where_libvirt_does(
+    monkeypatch: pytest.MonkeyPatch, says: dict[str, str], files: dict[str, str], missing: list[str]
+):
+    host: Any = _Told(files=files, says=says)
+    monkeypatch.setattr(host_test, "run_on", host.run)
+
+    assert read_abilities(host, host, MoveRequest(options=MoveOptions(tls=True))).missing_there == tuple(missing)
+
+
+@pytest.mark.parametrize(("told", "can"), [({"/proc/sys/vm/unprivileged_userfaultfd": "0\n"}, False), ({}, None)])
+def test_the_kernels_setting_says_whether_there_can_be_post_copy(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], can: bool | None
+):
+    host: Any = _Told(files={}, says=told)
+    monkeypatch.setattr(host_test, "run_on", host.run)
+
+    assert read_abilities(host, host, MoveRequest(options=MoveOptions(postcopy=True))).can_postcopy is can

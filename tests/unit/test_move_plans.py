@@ -11,7 +11,7 @@ import pytest
 
 from host.errors import UsageError
 from vm.move_copies import copies_for, marked_name, shared_directories
-from vm.move_flags import flags_of
+from vm.move_flags import flags_of, parameters_of
 from vm.move_forecast import forecast, in_words
 from vm.move_lanes import lanes, limited
 from vm.move_live import live_step
@@ -242,6 +242,24 @@ def test_a_transient_vm_stays_one():
 )
 def test_disks_are_copied_whole_or_above_what_they_build_on(backing: str, flag: int):
     assert flags_of({**ARGS, "copies": [{"backing": backing}]}) & flag
+
+
+class _Defined:
+    """A domain whose definition is asked for."""
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802 - libvirt's name
+        return "<domain/>"
+
+
+@pytest.mark.parametrize(("connections", "method"), [(1, "xbzrle"), (4, "zstd")])
+def test_memory_is_compressed_in_the_way_that_its_connections_can(connections: int, method: str):
+    own = {"compress": True, "connections": connections, "postcopy": True, "bandwidth_bytes_s": 8 * MIB}
+    args = {**ARGS, "mark": MARK, "migrate_uri": "", **own}
+
+    told = parameters_of(args, _Defined())
+
+    assert told[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] == method
+    assert told[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == told[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] == 8
 
 
 def test_a_moment_without_an_end_has_no_downtime():
