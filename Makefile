@@ -1,8 +1,9 @@
 # `make run` and `make test` are all that a newcomer needs; both install what is missing by themselves.
 .DEFAULT_GOAL := run
-.PHONY: run demo test check lint bench screenshots reference lock setup clean
+.PHONY: run demo test soak check lint bench screenshots reference lock setup clean
 
 PYTHON := .venv/bin/python
+SOAK := 100
 
 run: setup ## hvtui on this machine; without a terminal, the host's overview
 	@scripts/run $(ARGS)
@@ -12,6 +13,9 @@ demo: setup ## a simulated host of about thirty VMs
 
 test: setup ## every test, the real hypervisor's too (they need root)
 	@$(PYTHON) -m pytest $(ARGS)
+
+soak: setup ## a hundred random moves with random faults between three lab hosts (it needs root); SOAK=1000 makes more
+	@HVTUI_SOAK=$(SOAK) $(PYTHON) -m pytest -q -s -n 0 $(ARGS) tests/lab/test_soak_lab.py
 
 check: lint test ## everything that must hold before a change goes in
 
