@@ -165,7 +165,8 @@ def translate(error: libvirt.libvirtError, doing: str, about: str = "") -> Hvtui
         kind = Denied
     elif code == libvirt.VIR_ERR_SYSTEM_ERROR and "Failed to connect socket" in message:
         kind = ConnectionLost
-    return kind(f"cannot {doing}: {message}", about=about, remedy=_REMEDY.get(kind, ""))
+    remedy = "Make room there" if "No space left on device" in message else _REMEDY.get(kind, "")
+    return kind(f"cannot {doing}: {message}", about=about, remedy=remedy)
 
 
 @contextmanager

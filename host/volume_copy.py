@@ -158,7 +158,7 @@ class _Storing:
         if self._stream is not None and time.monotonic() >= self._until_s:
             self._end_bout()
         if self._stream is None:
-            connection = self._stack.enter_context(self._host.calls("store", self._name))
+            connection = self._stack.enter_context(self._host.calls(f"store on {self._host.name}", self._name))
             volume = connection.storagePoolLookupByName(self._pool).storageVolLookupByName(self._name)
             self._stream = connection.newStream(0)
             self._open(volume)

@@ -50,6 +50,12 @@ def test_a_code_becomes_a_kind_with_its_exit_code(
     assert message in str(error)
 
 
+def test_a_full_disk_is_something_to_make_room_on() -> None:
+    error = translate(libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR, "cannot write: No space left on device"), "x")
+
+    assert error.remedy == "Make room there"
+
+
 def test_any_error_of_the_rpc_layer_is_a_lost_connection() -> None:
     error = translate(
         libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "client socket is closed", libvirt.VIR_FROM_RPC), "x"
