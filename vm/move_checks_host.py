@@ -42,6 +42,8 @@ def _same_host(here: SourceReading, there: TargetReading) -> Iterator[Check]:
 
 
 def _namesakes(here: SourceReading, there: TargetReading) -> Iterator[Check]:
+    if here.host.uri == there.host.uri:
+        return  # it is the VM itself
     target, name = there.host.name, printable(here.name, limit=80)
     same, twin = there.by_name, there.by_uuid
     if same is not None and same.uuid != here.uuid:

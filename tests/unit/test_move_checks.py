@@ -219,6 +219,13 @@ def test_a_definition_that_an_earlier_move_left_is_replaced():
     assert any("earlier move" in check.reason for check in found.checks if check.ok)
 
 
+def test_the_host_where_it_is_says_only_that():
+    itself = Namesake(UUID, "web", is_active=True)
+    found = picture(there=target(host=host("lab1"), by_uuid=itself, by_name=itself))
+
+    assert [check.name for check in found.checks if not check.ok and check.blocks == ALL] == ["host"]
+
+
 def test_a_simulated_host_moves_nothing():
     found = picture(there=target(host=host("lab2", driver="TEST")))
 
