@@ -10,7 +10,6 @@ from enum import StrEnum
 
 from host.plan import Json, Plan
 
-
 HELD_UP = "cancelled; libvirt finishes the copy first"  # the note of a cancelled step whose call nothing can end
 
 
