@@ -331,7 +331,7 @@ class Bridge:
     async def _watch(self) -> None:
         while self._quiet_polls < 2:
             try:
-                jobs = await self.call(self._read_jobs)
+                jobs = await self.call(self.read_jobs)
             except HvtuiError:
                 _log.warning("the journal cannot be read", exc_info=True)
                 return
@@ -358,7 +358,8 @@ class Bridge:
                 with suppress(RuntimeError):  # the loop is closed: the program has quit meanwhile
                     loop.call_soon_threadsafe(self.watch_jobs)
 
-    def _read_jobs(self) -> tuple[Job, ...]:
+    def read_jobs(self) -> tuple[Job, ...]:
+        """The newest jobs of the journal as it is now; may wait. Raises JournalFailed."""
         journal = self._services.journal
         journal.recover()  # a killed process cannot tell that its job ended
         stamp = journal.stamp()  # taken first: what is written meanwhile is read the next time

@@ -39,7 +39,8 @@ class Found:
 async def undo_last(app: HvtuiApp, target: Target) -> None:
     """Take back the last job of the VM that is meant. Asks where that leaves a doubt: when it belongs to a set, and
     when another VM's job is newer. Of several VMs: the last job of each. Without a VM: the last job of all."""
-    jobs = [job for job in app.jobs if can_undo(job) and job.plan.undoes_job is None]
+    known = await app.bridge.call(app.bridge.read_jobs)  # the key may come sooner than the next look
+    jobs = [job for job in known if can_undo(job) and job.plan.undoes_job is None]
     if len(target.vms) > 1:
         await _undo_each(app, target, jobs)
         return
@@ -49,7 +50,7 @@ async def undo_last(app: HvtuiApp, target: Target) -> None:
     if own is None and last is None:
         await _say_why_not(app, jobs)
         return
-    members = _members(app, own.job) if own is not None else ()
+    members = _members(known, own.job) if own is not None else ()
     offered = choices(own, members, last)
     chosen = offered[0][0]
     if len(offered) > 1:
@@ -90,11 +91,11 @@ def choices(own: Found | None, members: Sequence[Job], last: Found | None) -> li
     return found
 
 
-def _members(app: HvtuiApp, job: Job) -> tuple[Job, ...]:
+def _members(known: Sequence[Job], job: Job) -> tuple[Job, ...]:
     """Those of the job's set that can be taken back."""
     if job.set_id is None:
         return ()
-    members = sorted((each for each in app.jobs if each.set_id == job.set_id), key=lambda each: each.id)
+    members = sorted((each for each in known if each.set_id == job.set_id), key=lambda each: each.id)
     return tuple(each for each in JobSet(tuple(members)).main if can_undo(each))
 
 
