@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from host.connection import Host
@@ -20,6 +21,7 @@ from hvtui.tui.screens.fleet import FleetScreen
 from hvtui.tui.screens.host import HostScreen
 from hvtui.tui.screens.plan import PlanScreen
 from hvtui.tui.widgets.grid import Grid
+from tests.tui import fleet_scenes
 from tests.tui.conftest import shown, until
 from tests.tui.driving import SIZES, on_screen, picture
 from tests.tui.many import app_on_many, host_named, lose, running_many, shown_vms, vm_on
@@ -137,6 +139,21 @@ async def test_the_tree_narrows_the_list_to_a_group_or_a_host(many: HvtuiApp, si
         assert (await on_screen(pilot, HostScreen)).name_shown == "lab2"
         await pilot.press("escape", "h")
         await until(pilot, lambda: len(shown_vms(many)) == 6 and "all hosts" not in shown(many).text)
+
+
+async def test_keys_typed_right_after_h_are_the_trees(many: HvtuiApp) -> None:
+    async with running_many(many) as pilot:
+        for key in ("h", "j", "j"):
+            many.post_message(events.Key(key, key))
+        await until(pilot, lambda: fleet(many).target().host == "lab1")
+
+
+async def test_a_host_without_vms_is_no_filter_that_matches_nothing() -> None:
+    app = fleet_scenes.many_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("h", *"jjjj")
+        await until(pilot, lambda: "no VM there" in shown(app).text)
+        assert "nothing matches" not in shown(app).text
 
 
 async def test_in_the_tree_no_vm_is_meant(many: HvtuiApp) -> None:

@@ -116,7 +116,7 @@ class FleetScreen(HvtuiScreen):
 
     @property
     def _in_tree(self) -> bool:
-        return self._tree is not None and self._tree.has_focus
+        return self._tree is not None and self.focused is self._tree  # at once: has_focus comes with a message
 
     # What arrives
 

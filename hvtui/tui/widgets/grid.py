@@ -284,8 +284,10 @@ class Grid(Lines, can_focus=True):
         for y, vm in enumerate(self.shown[self._top : self._top + page]):
             lines.append(self._row(vm, layout, width, palette, is_thumb=thumb is not None and thumb[0] <= y < thumb[1]))
         if not self.shown and self._all:
-            lines += [line_of((), width, palette), line_of([("    nothing matches; ", "dim"), ("esc", "key"),
-                      (" shows all", "dim")], width, palette)]  # fmt: skip
+            why: list[Span] = [("    nothing matches; ", "dim"), ("esc", "key"), (" shows all", "dim")]
+            if self._filter is None and self._scope is not None:
+                why = [("    no VM there", "dim")]
+            lines += [line_of((), width, palette), line_of(why, width, palette)]
         blank = line_of((), width, palette)
         lines += [blank] * (height - len(lines))
         return lines
