@@ -17,7 +17,7 @@ from host.plan import Blocker, Danger, Plan, Step
 from vm.commands import host_blockers
 from vm.model import Vm
 from vm.move_checks import examine
-from vm.move_copies import copies_for, shared_directories
+from vm.move_copies import boot_copies_for, copies_for, shared_directories
 from vm.move_forecast import forecast, in_words
 from vm.move_lanes import lanes
 from vm.move_links import ASSUMED
@@ -95,7 +95,15 @@ def plan_of(
     """The plan of a kind from what was read; no calls."""
     mark = str(uuids.uuid4())[:8]
     copies = copies_for(picture, kind, mark)
-    draft = MoveDraft(kind, picture, request, mark=mark, copies=copies, shared=shared_directories(picture, kind))
+    draft = MoveDraft(
+        kind,
+        picture,
+        request,
+        mark=mark,
+        copies=copies,
+        boot_copies=boot_copies_for(picture, kind, mark),
+        shared=shared_directories(picture, kind),
+    )
     blockers = tuple(_blocker(check) for check in picture.blockers(kind))
     found = forecast(picture, kind, request.options)
     verb = "Copy the definition of" if kind is MoveKind.DEFINITION else "Move"

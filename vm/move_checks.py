@@ -13,7 +13,7 @@ from host.connection import Host
 from host.shared_storage import looks_shared
 from vm.domain_xml import disk_source
 from vm.model import Vm
-from vm.move_checks_disks import check_disks, read_disks
+from vm.move_checks_disks import check_disks, read_boot_files, read_disks
 from vm.move_checks_host import check_hosts
 from vm.move_checks_vm import check_vm
 from vm.move_kinds import ALL
@@ -53,12 +53,12 @@ def judge(
 ) -> MovePicture:
     """The picture of what was read; no calls."""
     simulated = simulated_check(here, there)
-    disks = read_disks(here, there, request)
+    disks, boot_files = read_disks(here, there, request), read_boot_files(here, there, request)
     checks = simulated or (
         *check_hosts(here, there),
         *check_options(here, there, request, can),
         *check_vm(here, there, request),
-        *check_disks(here, there, request, disks),
+        *check_disks(here, there, request, disks, boot_files),
     )
     return MovePicture(
         vm_uuid=here.uuid,
@@ -82,6 +82,7 @@ def judge(
         is_persistent=here.is_persistent,
         is_paused=here.is_paused,
         resident_bytes=here.resident_bytes,
+        boot_files=boot_files,
     )
 
 

@@ -14,7 +14,7 @@ from host.units import format_bytes
 from vm.clone_xml import REMOVABLE, target_of
 from vm.domain_xml import disk_source
 from vm.move_kinds import ALL, MEMORY, MOVES
-from vm.move_model import Check, MoveDisk, MoveKind, MoveRequest
+from vm.move_model import BOOT_FILES, Check, MoveDisk, MoveKind, MoveRequest
 from vm.move_reading import PoolReading, SourceReading, TargetReading, VolumeReading
 
 UNSUPPORTED, NOT_FOUND = 8, 3
@@ -27,6 +27,30 @@ _KNOWN_TYPES = frozenset({"file", "block", "volume", "network"})
 def read_disks(here: SourceReading, there: TargetReading, request: MoveRequest) -> tuple[MoveDisk, ...]:
     """The VM's disks with what each host knows of them."""
     return tuple(_disk(disk, here, there, request) for disk in here.current.iterfind("devices/disk"))
+
+
+def read_boot_files(here: SourceReading, there: TargetReading, request: MoveRequest) -> tuple[MoveDisk, ...]:
+    """The files that the hypervisor loads itself, with what each host knows of them."""
+    paths = {tag: here.current.findtext(f"os/{tag}", "") for tag in BOOT_FILES}
+    return tuple(_boot_file(tag, path, here, there, request) for tag, path in paths.items() if path)
+
+
+def _boot_file(tag: str, path: str, here: SourceReading, there: TargetReading, request: MoveRequest) -> MoveDisk:
+    volume = here.host.volumes.get(path)
+    pool = _pool_for(tag, volume, there, request)
+    return MoveDisk(
+        target=tag,
+        device="file",
+        source_path=path,
+        format="raw",
+        capacity_bytes=volume.capacity_bytes if volume else 0,
+        is_shared=True if path in there.host.volumes else False if path_is_known(path, there.pools) else None,
+        read_only=True,
+        pool=volume.pool if volume else "",
+        volume=volume.name if volume else "",
+        target_pool=pool.name if pool else "",
+        target_pool_path=pool.path if pool else "",
+    )
 
 
 def _disk(disk: Element, here: SourceReading, there: TargetReading, request: MoveRequest) -> MoveDisk:
@@ -106,7 +130,11 @@ def _pool_for(
 
 
 def check_disks(
-    here: SourceReading, there: TargetReading, request: MoveRequest, disks: Sequence[MoveDisk]
+    here: SourceReading,
+    there: TargetReading,
+    request: MoveRequest,
+    disks: Sequence[MoveDisk],
+    boot_files: Sequence[MoveDisk] = (),
 ) -> Iterator[Check]:
     """Every check of the disks."""
     yield from _types(here)
@@ -116,8 +144,9 @@ def check_disks(
         elif disk.source_path:
             yield from _image(disk, there, request)
     yield from _something_to_copy(disks)
-    yield from _space(there, disks)
-    yield from _boot_files(here, there)
+    yield from _space(there, (*disks, *boot_files))
+    for file in boot_files:
+        yield from _boot_file_check(file, there)
     wanted = {name for name in request.pools.values() if name}
     for name in sorted(wanted - {pool.name for pool in there.pools}):
         known = ", ".join(printable(pool.name, limit=60) for pool in there.pools) or "none"
@@ -222,19 +251,17 @@ def _space(there: TargetReading, disks: Sequence[MoveDisk]) -> Iterator[Check]:
             yield Check("space", True, f"{shown}; the copies need {format_bytes(needed)}")
 
 
-def _boot_files(here: SourceReading, there: TargetReading) -> Iterator[Check]:
-    """A kernel that is booted directly is a file of the host, and read at each start."""
-    for tag in ("kernel", "initrd", "dtb"):
-        path = here.current.findtext(f"os/{tag}", "")
-        if not path or path in there.host.volumes:
-            continue
-        shown = printable(path, limit=120)
-        if path_is_known(path, there.pools):
-            reason = f"{there.host.name} has not the {tag} that it boots from ({shown})"
-            yield Check("boot-files", False, reason, "Copy it there, to the same path", MOVES, NOT_FOUND)
-        else:
-            reason = f"whether {there.host.name} has the {tag} that it boots from ({shown}) cannot be told"
-            yield Check("boot-files", False, reason)
+def _boot_file_check(file: MoveDisk, there: TargetReading) -> Iterator[Check]:
+    """One that the target's pools do not know is copied. Where they do not look nobody can tell."""
+    name, shown = there.host.name, printable(file.source_path, limit=120)
+    if file.is_shared is None:
+        yield Check(
+            "boot-files", False, f"whether {name} has the {file.target} that it boots from ({shown}) cannot be told"
+        )
+    elif not file.is_shared:
+        reason = f"{name} has not the {file.target} that it boots from ({shown})"
+        kinds = frozenset({MoveKind.DEFINITION}) if file.target_pool else ALL
+        yield Check("boot-files", False, reason, "Copy it there, to the same path", kinds, NOT_FOUND)
 
 
 def emptied(disks: Iterable[MoveDisk]) -> tuple[str, ...]:

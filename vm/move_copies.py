@@ -28,6 +28,19 @@ def copies_for(picture: MovePicture, kind: MoveKind, mark: str) -> tuple[DiskCop
     return tuple(_copy(disk, mark, keeps_backing=keeps_backing) for disk in disks)
 
 
+def boot_copies_for(picture: MovePicture, kind: MoveKind, mark: str) -> tuple[DiskCopy, ...]:
+    """Where the files go that the VM boots from and the target has not: every kind needs them there."""
+    if kind is MoveKind.DEFINITION:
+        return ()
+    files = (file for file in picture.boot_files if file.needs_copy and file.target_pool)
+    return tuple(_copy(file, mark, keeps_backing=False) for file in files)
+
+
+def is_of_a_move(path: str) -> bool:
+    """Whether a move gave the file its name: it is that VM's alone."""
+    return _OLD_MARK.search(PurePosixPath(path).name) is not None
+
+
 def _copy(disk: MoveDisk, mark: str, *, keeps_backing: bool) -> DiskCopy:
     name = marked_name(PurePosixPath(disk.source_path).name or disk.target, mark)
     backing = disk.target_backing if keeps_backing else ""

@@ -24,6 +24,7 @@ from vm import deploy_steps, host_files  # deploy_steps registers the verb of a 
 from vm.create_steps import or_none, settle
 from vm.disk_uses import read_world, why_kept
 from vm.domain_xml import disk_source, parse
+from vm.move_model import BOOT_FILES
 from vm.move_sides import behind_the_hand_over, has_left, look, look_at, wait_until_quiet
 
 __all__ = ["at_target", "deploy_steps", "refuse_where_the_guest_is"]
@@ -244,7 +245,9 @@ def _refuse_unless_whole(ctx: StepContext, args: Args) -> None:
                 f" {printable(args['source_name'])} stay as they are", about=args["name"],
             )  # fmt: skip
         texts = {domain.XMLDesc(0), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)}
-        used = {disk_source(disk) for text in texts for disk in parse(text).iterfind("devices/disk")}
+        roots = [parse(text) for text in texts]
+        used = {disk_source(disk) for root in roots for disk in root.iterfind("devices/disk")}
+        used |= {root.findtext(f"os/{tag}", "") for root in roots for tag in BOOT_FILES}
         missing = [copy for copy in args["copies"] if copy["path"] not in used or not _is_there(connection, copy)]
     if missing:
         cause = f"it does not use its copied disk {printable(missing[0]['path'])}, and the disks it left stay"

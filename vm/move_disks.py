@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from host.plan import Json, Step
 from host.text import printable
 from vm import move_disk_steps  # noqa: F401 - registers the verbs
-from vm.move_copies import marked_name
+from vm.move_copies import is_of_a_move, marked_name
 from vm.move_model import DiskCopy, MoveDisk, MoveDraft
-from vm.move_steps import copies_args
+from vm.move_steps import copies_args, places_args
 
 
 def make_disks_step(draft: MoveDraft) -> tuple[Step, ...]:
@@ -20,6 +20,15 @@ def make_disks_step(draft: MoveDraft) -> tuple[Step, ...]:
     names = ", ".join(copy.target for copy in draft.copies)
     args = {**draft.identity, "copies": copies_args(draft)}
     return (Step("move.make-disks", f"Make its disks ({names}) at {draft.picture.target_name}", args),)
+
+
+def boot_files_step(draft: MoveDraft) -> tuple[Step, ...]:
+    """Copy the files that the VM boots from: its first start at the target reads them, and a migration's does."""
+    if not draft.boot_copies:
+        return ()
+    images = [_image(copy.source_path, copy.pool, copy.volume, copy.path, "") for copy in draft.boot_copies]
+    title = f"Copy {_shown(images)}, which it boots from, to {draft.picture.target_name}"
+    return (Step("move.copy-disks", title, {**draft.identity, "images": images, "while_running": True}),)
 
 
 def copy_disks_step(draft: MoveDraft) -> tuple[Step, ...]:
@@ -43,12 +52,15 @@ def copy_bases_step(draft: MoveDraft) -> tuple[Step, ...]:
 def forget_disks_step(draft: MoveDraft) -> tuple[Step, ...]:
     """Remove the disks that were copied from the source, where nobody else uses them. The images that they build on
     stay: they may be a template's."""
-    if not draft.copies or draft.request.options.keep_source_disks:
+    # A file that it boots from may be a template's or that of all tiny guests, but for one that a move brought.
+    boot_files = [copy.source_path for copy in draft.boot_copies if is_of_a_move(copy.source_path)]
+    paths = [*(copy.source_path for copy in draft.copies), *boot_files]
+    if not paths or draft.request.options.keep_source_disks:
         return ()
-    paths = [copy.source_path for copy in draft.copies]
-    title = f"Remove its disks from {draft.picture.source_name}, those that nobody else uses"
-    args = {**draft.identity, "copies": copies_args(draft), "paths": paths}
-    return (Step("move.forget-disks", title, args, losses=tuple(copy.source_path for copy in draft.copies)),)
+    what = "disks" if draft.copies else "boot files"
+    title = f"Remove its {what} from {draft.picture.source_name}, those that nobody else uses"
+    args = {**draft.identity, "copies": places_args(draft), "paths": paths}
+    return (Step("move.forget-disks", title, args, losses=tuple(paths)),)
 
 
 def _shown(images: Sequence[dict[str, Json]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import libvirt
 
 from host.steps import Args
+from vm.move_model import BOOT_FILES
 from vm.move_progress import mib_a_second
 from vm.move_xml import fitted
 
@@ -31,10 +32,15 @@ def flags_of(args: Args) -> int:
     return int(flags | _disk_flags(args))
 
 
+def _disks(args: Args) -> list[Any]:
+    """The copies that libvirt makes; the files that the VM boots from are there already."""
+    return [copy for copy in args["copies"] if copy["target"] not in BOOT_FILES]
+
+
 def _disk_flags(args: Args) -> int:
-    if not args["copies"]:
+    if not _disks(args):
         return 0
-    keeps_backing = any(copy["backing"] for copy in args["copies"])
+    keeps_backing = any(copy["backing"] for copy in _disks(args))
     return int(libvirt.VIR_MIGRATE_NON_SHARED_INC if keeps_backing else libvirt.VIR_MIGRATE_NON_SHARED_DISK)
 
 
@@ -58,5 +64,6 @@ def parameters_of(args: Args, domain: Any) -> dict[str, Any]:
     if args["copies"]:
         current = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | _SECURE)
         parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = fitted(current, args["copies"])
-        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [copy["target"] for copy in args["copies"]]
+    if _disks(args):
+        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [copy["target"] for copy in _disks(args)]
     return parameters

@@ -11,32 +11,37 @@ from vm import move_live_steps  # noqa: F401 - registers the verb
 from vm.commands import virsh
 from vm.move_leftovers import forget_nvram_step
 from vm.move_model import MoveDraft, MoveKind, Stuck
-from vm.move_steps import check_step, copies_args, define_step, eject_step, finish_step, share_step
+from vm.move_steps import check_step, define_step, eject_step, finish_step, places_args, share_step
 
 
 def live_steps(draft: MoveDraft) -> tuple[Step, ...]:
     """The guest runs on while its memory is copied; both hosts see its disks."""
+    from vm.move_disks import boot_files_step, forget_disks_step
+
     return (
         check_step(draft),
         *share_step(draft),
         *eject_step(draft),
+        *boot_files_step(draft),
         *define_step(draft),
         live_step(draft),
         *_quick_instead(draft),
         finish_step(draft),
         *forget_nvram_step(draft),
+        *forget_disks_step(draft),
     )
 
 
 def live_storage_steps(draft: MoveDraft) -> tuple[Step, ...]:
     """The same, and its disks are copied while it runs."""
-    from vm.move_disks import forget_disks_step, make_disks_step
+    from vm.move_disks import boot_files_step, forget_disks_step, make_disks_step
 
     return (
         check_step(draft),
         *share_step(draft),
         *eject_step(draft),
         *make_disks_step(draft),
+        *boot_files_step(draft),
         *define_step(draft),
         live_step(draft),
         finish_step(draft),
@@ -50,7 +55,7 @@ def live_step(draft: MoveDraft) -> Step:
     picture, options = draft.picture, draft.request.options
     args: dict[str, Any] = {
         **draft.identity,
-        "copies": copies_args(draft),
+        "copies": places_args(draft),
         "proved_shared": bool(draft.shared),
         "persistent": picture.is_persistent,
         "bandwidth_bytes_s": options.bandwidth_bytes_s,

@@ -18,6 +18,8 @@ class MoveKind(StrEnum):
     DEFINITION = "definition"  # a copy of the definition; the VM stays where it is
 
 
+BOOT_FILES = ("kernel", "initrd", "dtb")  # elements of <os>: files of the host, read at each start
+
 # The least disruptive first: the order in which an automatic choice tries them.
 AUTOMATIC = (MoveKind.LIVE, MoveKind.LIVE_STORAGE, MoveKind.QUICK, MoveKind.OFFLINE)
 
@@ -82,9 +84,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class MoveDisk:
-    """A disk of the VM. `source_path` is on the source host; `is_shared`: the target sees the same file at the same
-    path (None: nobody can tell). `pool` and `volume` are those at the source, empty where no pool knows it;
-    `target_pool` is where a copy would go. `backing` are the images below it, nearest first."""
+    """A disk of the VM, or (device "file") a file that it boots from. `source_path` is on the source host; `is_shared`:
+    the target sees the same file at the same path (None: nobody can tell). `pool` and `volume` are those at the source,
+    empty where no pool knows it; `target_pool` is where a copy would go. `backing` are the images below it, nearest
+    first."""
 
     target: str  # vda
     device: str  # disk, cdrom, floppy
@@ -113,7 +116,10 @@ class MoveDisk:
 
     @property
     def needs_copy(self) -> bool:
-        """Whether the target has to get a copy: media in drives are not copied, disks in a network are there."""
+        """Whether the target has to get a copy: media in drives are not copied, disks in a network are there, and a
+        file that it boots from is known to lack."""
+        if self.device == "file":
+            return self.is_shared is False
         return self.device in {"disk", "lun"} and bool(self.source_path) and not self.is_network and not self.is_shared
 
 
@@ -166,6 +172,7 @@ class MovePicture:
     is_persistent: bool = True
     is_paused: bool = False
     resident_bytes: int = 0  # of the guest's memory on its host; 0 when not known
+    boot_files: tuple[MoveDisk, ...] = ()  # what the hypervisor loads itself; `target` is one of BOOT_FILES
 
     def blockers(self, kind: MoveKind) -> tuple[Check, ...]:
         """What keeps the VM from being moved in this way."""
@@ -203,13 +210,15 @@ class DiskCopy:
 @dataclass(frozen=True, slots=True)
 class MoveDraft:
     """What the functions that plan a kind's steps get. `mark` is eight hexadecimal digits that only this plan has;
-    `copies` are the disks that this kind copies; `shared` the directories that `move.share` has to prove."""
+    `copies` are the disks that this kind copies, `boot_copies` the files that the VM boots from; `shared` the
+    directories that `move.share` has to prove."""
 
     kind: MoveKind
     picture: MovePicture
     request: MoveRequest
     mark: str
     copies: tuple[DiskCopy, ...] = ()
+    boot_copies: tuple[DiskCopy, ...] = ()
     shared: tuple[str, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ VM that is whole on one host, and defined on the other at most.
 from __future__ import annotations
 
 from host.plan import Step
-from vm.move_disks import copy_disks_step, forget_disks_step
+from vm.move_disks import boot_files_step, copy_disks_step, forget_disks_step
 from vm.move_hold_steps import copy_steps, hold_step
 from vm.move_model import MoveDraft
 from vm.move_state_steps import checkpoint_steps, look_for_state_steps, state_steps
@@ -20,6 +20,7 @@ def offline_steps(draft: MoveDraft) -> tuple[Step, ...]:
         check_step(draft),
         *share_step(draft),
         *look_for_state_steps(draft),
+        *boot_files_step(draft),
         *define_step(draft),
         *hold_step(draft),
         *checkpoint_steps(draft),

@@ -13,11 +13,11 @@ from pathlib import PurePosixPath
 from host.plan import Json, Step
 from vm import move_quick_steps  # noqa: F401 - registers the verbs
 from vm.move_copies import marked_name
-from vm.move_disks import copy_bases_step, forget_disks_step, images_of, is_base
+from vm.move_disks import boot_files_step, copy_bases_step, forget_disks_step, images_of, is_base
 from vm.move_hold_steps import hold_step
 from vm.move_model import MoveDraft
 from vm.move_state_steps import checkpoint_steps
-from vm.move_steps import check_step, copies_args, define_step, eject_step, finish_step, share_step
+from vm.move_steps import check_step, define_step, eject_step, finish_step, places_args, share_step
 
 SAVED = "/var/lib/libvirt/qemu/save"  # libvirt's own place for saved guests, for a VM without a disk of its own
 
@@ -28,6 +28,7 @@ def quick_steps(draft: MoveDraft) -> tuple[Step, ...]:
         check_step(draft),
         *share_step(draft),
         *eject_step(draft),
+        *boot_files_step(draft),
         *define_step(draft),
         *hold_step(draft),
         *checkpoint_steps(draft),
@@ -55,7 +56,7 @@ def hand_over_steps(draft: MoveDraft, *, fallback: bool = False) -> tuple[Step, 
         "path": path,
         "target_path": target_path,
         "is_common": bool(draft.shared),
-        "copies": copies_args(draft),
+        "copies": places_args(draft),
         "emptied": [],
         "fallback": fallback,
     }

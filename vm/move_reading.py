@@ -15,6 +15,7 @@ from host.connection import Host
 from vm.clone_xml import target_of
 from vm.create_checks import read_available_bytes
 from vm.domain_xml import disk_source, parse
+from vm.move_model import BOOT_FILES
 from vm.move_sides import mark_of, operation_of
 
 MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE
@@ -164,6 +165,7 @@ def _read_domain(host: Host, connection: Any, domain: Any, *, is_active: bool) -
     state = domain.state(0)[0]
     is_persistent = bool(domain.isPersistent())
     paths = [disk_source(disk) for disk in current.iterfind("devices/disk")]
+    paths += [current.findtext(f"os/{tag}", "") for tag in BOOT_FILES]
     _refresh(connection, host, paths)
     snapshots = {each.getName(): each.getXMLDesc(0) for each in _or_else(lambda: domain.listAllSnapshots(0), [])}
     return SourceReading(
@@ -238,7 +240,7 @@ def read_target(host: Host, source: SourceReading, *, name: str) -> TargetReadin
     root = source.current
     paths = [disk_source(disk) for disk in root.iterfind("devices/disk")]
     paths += source.backing
-    paths += [root.findtext(f"os/{tag}", "") for tag in ("kernel", "initrd", "dtb")]
+    paths += [root.findtext(f"os/{tag}", "") for tag in BOOT_FILES]
     with host.calls("look at", host.name) as connection:
         capabilities = parse(_or_else(connection.getCapabilities, "<capabilities/>"), root="capabilities")
         kind = root.find("os/type")

@@ -28,7 +28,7 @@ from vm.move_model import MoveDraft
 from vm.move_reading import is_external
 from vm.move_sides import look
 from vm.move_state_places import is_common, nvram_path, tpm_path
-from vm.move_steps import copies_args
+from vm.move_steps import places_args
 from vm.move_xml import fitted
 
 _REDEFINE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
@@ -47,7 +47,7 @@ def checkpoint_steps(draft: MoveDraft) -> tuple[Step, ...]:
         return ()
     shown = ", ".join(printable(name, limit=40) for name in names[:3]) + (" …" if len(names) > 3 else "")
     title = f"Tell {draft.picture.target_name} of its checkpoints ({shown})"
-    return (Step("move.checkpoints", title, {**draft.identity, "copies": copies_args(draft)}),)
+    return (Step("move.checkpoints", title, {**draft.identity, "copies": places_args(draft)}),)
 
 
 def look_for_state_steps(draft: MoveDraft) -> tuple[Step, ...]:

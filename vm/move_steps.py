@@ -98,7 +98,7 @@ def define_step(draft: MoveDraft) -> tuple[Step, ...]:
 
 def _fit_args(draft: MoveDraft) -> dict[str, Any]:
     gone = list(emptied(draft.picture.disks)) if draft.kind in {MoveKind.OFFLINE, MoveKind.DEFINITION} else []
-    return {"copies": copies_args(draft), "emptied": gone}
+    return {"copies": places_args(draft), "emptied": gone}
 
 
 def copies_args(draft: MoveDraft) -> list[dict[str, Any]]:
@@ -106,6 +106,13 @@ def copies_args(draft: MoveDraft) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     return [asdict(copy) for copy in draft.copies]
+
+
+def places_args(draft: MoveDraft) -> list[dict[str, Any]]:
+    """As `copies_args`, with the files that the VM boots from: all that a definition has elsewhere at the target."""
+    from dataclasses import asdict
+
+    return [asdict(copy) for copy in (*draft.copies, *draft.boot_copies)]
 
 
 def finish_step(draft: MoveDraft, *, running: bool = True) -> Step:

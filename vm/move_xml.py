@@ -11,13 +11,14 @@ from xml.etree.ElementTree import Element
 
 from vm.clone_xml import REMOVABLE, target_of
 from vm.domain_xml import disk_source, parse, to_text
+from vm.move_model import BOOT_FILES
 from vm.move_sides import with_mark, without_mark
 
 
 def fitted(xml: str, copies: Sequence[Any], *, emptied: Collection[str] = (), mark: str | None = None) -> str:
-    """`xml` (migratable or inactive) as the target gets it: each disk of `copies` (mappings with target, path, format,
-    backing) at its new place, the drives `emptied` (by target) without their media; with `mark` "" no mark is left,
-    with another it is put in."""
+    """`xml` (migratable or inactive) as the target gets it: what `copies` (mappings with target, path, format, backing)
+    name at its new place, disks and, with a target of BOOT_FILES, files that it boots from; the drives `emptied` (by
+    target) without their media; with `mark` "" no mark is left, with another it is put in."""
     root = parse(xml)
     for disk in root.iterfind("devices/disk"):
         copy = next((each for each in copies if each["target"] == target_of(disk)), None)
@@ -25,6 +26,10 @@ def fitted(xml: str, copies: Sequence[Any], *, emptied: Collection[str] = (), ma
             _replace_source(disk, copy["path"], copy["format"])
         elif target_of(disk) in emptied and disk.get("device") in REMOVABLE:
             _empty(disk)
+    for copy in copies:
+        element = root.find(f"os/{copy['target']}") if copy["target"] in BOOT_FILES else None
+        if element is not None:
+            element.text = copy["path"]
     if mark is not None:
         without_mark(root)
     if mark:

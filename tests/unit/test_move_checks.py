@@ -95,6 +95,29 @@ def test_a_disk_that_the_target_does_not_see_is_copied_and_the_better_way_says_w
     assert found.disks[0].target_pool == "default"
 
 
+BOOTS_ITSELF = XML.replace("</os>", "<kernel>/images/vmlinuz</kernel></os>")
+
+
+def test_a_kernel_that_the_target_has_not_is_copied_but_for_a_definition_alone():
+    found = picture(source(xml=BOOTS_ITSELF))
+
+    assert choose_kind(found) == (MoveKind.LIVE, ())
+    (kernel,) = found.boot_files
+    assert (kernel.target, kernel.needs_copy, kernel.target_pool) == ("kernel", True, "default")
+    assert the_check(found, "boot-files").blocks == {MoveKind.DEFINITION}
+    nowhere = picture(source(xml=BOOTS_ITSELF), target(pools=(replace(POOLS[0], kind="logical"),)))
+    assert the_check(nowhere, "boot-files").blocks == ALL
+
+
+def test_a_kernel_at_the_same_path_is_there_and_one_where_no_pool_looks_may_be():
+    volume = VolumeReading("/images/vmlinuz", "default", "vmlinuz", MIB, MIB, "raw")
+    there = picture(source(xml=BOOTS_ITSELF), target(host=host("lab2", volumes={volume.path: volume})))
+    assert not there.boot_files[0].needs_copy and not there.warnings
+    unknown = picture(source(xml=BOOTS_ITSELF.replace("/images/vmlinuz", "/boot/vmlinuz")))
+    assert not unknown.boot_files[0].needs_copy
+    assert not the_check(unknown, "boot-files").blocks
+
+
 def test_what_cannot_be_told_to_be_shared_is_copied_where_nobody_asked_for_more():
     found = picture(there=target(likeness={DISK: None}, pools=(replace(POOLS[0], path="/elsewhere"),)))
 

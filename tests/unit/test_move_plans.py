@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
@@ -10,7 +10,7 @@ import libvirt
 import pytest
 
 from host.errors import UsageError
-from vm.move_copies import copies_for, marked_name, shared_directories
+from vm.move_copies import boot_copies_for, copies_for, is_of_a_move, marked_name, shared_directories
 from vm.move_flags import flags_of, parameters_of
 from vm.move_forecast import forecast, in_words
 from vm.move_lanes import lanes, limited
@@ -102,6 +102,19 @@ def test_a_definition_is_fitted_to_copied_disks_and_keeps_what_it_does_not_know(
     assert disk.get("type") == "file" and disk.find("backingStore") is None
     assert "qemu:arg" in text
     assert mark_in(root) == MARK
+
+
+def test_files_that_it_boots_from_lie_elsewhere_too_and_are_no_disks_for_libvirt():
+    kernel = replace(VDA, target="kernel", device="file", source_path="/images/a.moved-ffffffff.vmlinuz", format="raw")
+    (copy,) = boot_copies_for(picture(VDA, boot_files=(kernel,)), MoveKind.LIVE, MARK)
+    text = fitted("<domain><os><kernel>/x</kernel><initrd>/y</initrd></os></domain>", [asdict(copy)])
+
+    assert copy.path == "/srv/a.moved-0a1b2c3d.vmlinuz"
+    assert fromstring(text).findtext("os/kernel") == copy.path  # noqa: S314 - the test's own
+    assert fromstring(text).findtext("os/initrd") == "/y"  # noqa: S314 - the test's own
+    assert flags_of({**ARGS, "copies": [asdict(copy)]}) == flags_of({**ARGS, "copies": []})
+    assert boot_copies_for(picture(boot_files=(kernel,)), MoveKind.DEFINITION, MARK) == ()
+    assert [is_of_a_move(path) for path in (kernel.source_path, "/images/hvtui-tiny-1.vmlinuz")] == [True, False]
 
 
 def test_a_mark_is_taken_out_without_a_trace_of_others():
@@ -241,7 +254,7 @@ def test_a_transient_vm_stays_one():
     [("", libvirt.VIR_MIGRATE_NON_SHARED_DISK), ("/base", libvirt.VIR_MIGRATE_NON_SHARED_INC)],
 )
 def test_disks_are_copied_whole_or_above_what_they_build_on(backing: str, flag: int):
-    assert flags_of({**ARGS, "copies": [{"backing": backing}]}) & flag
+    assert flags_of({**ARGS, "copies": [{"target": "vda", "backing": backing}]}) & flag
 
 
 class _Defined:
