@@ -36,6 +36,7 @@ _STILL_S = 10.0
 _HANGS_S = 20.0  # a QEMU that waits for a page of its guest does not answer libvirt, and libvirt's call does not end
 _QUIET_S = 90.0  # libvirt notices a peer that is gone after 30 s
 _FAREWELL = "End of file while reading data"  # libvirt leaving the target, which some tell instead of the reason
+_CERTIFICATES = "See that both hosts' certificates for QEMU are of one authority, and name the host"
 _NO_JOB = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
 
 
@@ -188,13 +189,14 @@ def _stayed(ctx: StepContext, args: Args, here: Side, watch: _Watch, call: _Call
     if isinstance(problem, ConnectionLost) or problem is None:
         cause = problem.cause if problem is not None else "the migration ended before its time"
         remedy = "Try the way between the hosts: hvtui host test"
+        remedy += f". {_CERTIFICATES}" if args["tls"] else ""
         raise HvtuiError(f"{cause}; it runs on {source}", about=args["name"], remedy=remedy) from problem
     cause, remedy = problem.cause, problem.remedy
     if _FAREWELL in cause:
         cause = "libvirt did not say why the migration failed"
         remedy = f"See what libvirtd's journal of that time says on {source}"
     if args["tls"] and not remedy:
-        remedy = "See that both hosts' certificates for QEMU are of one authority, and name the host"
+        remedy = _CERTIFICATES
     raise type(problem)(f"{cause}; it runs on {source}", about=args["name"], remedy=remedy) from problem
 
 
