@@ -188,8 +188,8 @@ def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 1
 
 def _clean(daemon: PrivateLibvirtd) -> None:
     left = _remove_vms(daemon)
-    if left:  # a libvirtd that was killed in the middle of a start may keep that VM's job until its next start
-        daemon.restart()
+    if left:
+        daemon.restart_without(left)
         left = _remove_vms(daemon)
     for path in daemon.images.iterdir():
         path.unlink()

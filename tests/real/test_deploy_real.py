@@ -309,6 +309,10 @@ def test_a_libvirtd_that_dies_in_each_step_is_waited_for(
 ) -> None:  # fmt: skip
     left = set(VERBS)
 
+    def restart_with_qemu() -> None:
+        wait_for(private_daemon.qemu_pids, "a QEMU")
+        private_daemon.restart()
+
     def deadly(name: str) -> StepVerb:
         verb = verb_named(name)
 
@@ -316,7 +320,8 @@ def test_a_libvirtd_that_dies_in_each_step_is_waited_for(
             if name not in left:
                 return verb.do(context, args)
             left.remove(name)
-            killer = threading.Timer(delay_s, private_daemon.restart)
+            has_qemu = name == "create.start" and delay_s  # libvirt 9.0 does not get over a death before
+            killer = threading.Timer(delay_s, restart_with_qemu if has_qemu else private_daemon.restart)
             killer.start()
             if not delay_s:
                 killer.join()
@@ -331,7 +336,7 @@ def test_a_libvirtd_that_dies_in_each_step_is_waited_for(
     request = until_(seeded, "ready")
     _, job = submit_one(real_host, journal, request)
     if job.state is not JobState.DONE:  # libvirtd itself may not get over a death in the middle of a start
-        private_daemon.restart()
+        private_daemon.restart_without(["doomed"])
         job = jobs.restart(job.id, real_host, journal)
     assert job.state is JobState.DONE, job.error
     assert left == set()
