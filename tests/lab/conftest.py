@@ -16,6 +16,7 @@ from tests.support import lab as labs
 from tests.support import lab_pool
 from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
+from tests.support.live_moves import Pair
 
 HERE = Path(__file__).parent
 # The first test of the first run may have to build the hosts' file system and the tiny guest.
@@ -59,6 +60,14 @@ def lab(lab_possible: None, lab_directories: None) -> Iterator[Lab]:
 def guests(lab: Lab) -> SavedGuests:
     """Makes running guests that count seconds: `guests.start(lab["lab1"])`."""
     return SavedGuests(lab)
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Iterator[Pair]:
+    """lab1, where a VM is, and lab2, where it is to go."""
+    both = Pair(lab)
+    yield both
+    both.close()
 
 
 def _lasting_cache() -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from host.job_model import Job, JobState
 from host.job_rules import holds
 from tests.support import guest as inside
 from tests.support import lab_guest
-from tests.support.lab import Lab
 from tests.support.lab_host import LabHost
 from tests.support.lab_saved import RunningGuest, SavedGuests
 from tests.support.live_moves import (
@@ -30,13 +29,6 @@ from tests.support.waiting import wait_for
 from vm import move_disk_steps, move_quick_steps
 from vm.domain_xml import read_config
 from vm.move_model import MoveKind
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    both = Pair(lab)
-    yield both
-    both.close()
 
 
 def made(pair: Pair, guests: SavedGuests, kind: MoveKind) -> RunningGuest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +10,6 @@ from host import jobs
 from host.job_model import Job, JobState
 from tests.support import guest as guests_inside
 from tests.support import lab_guest
-from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
 from tests.support.live_moves import (
     PATIENCE,
@@ -23,13 +22,6 @@ from tests.support.live_moves import (
     volumes,
 )
 from tests.support.waiting import wait_for
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    both = Pair(lab)
-    yield both
-    both.close()
 
 
 def settled(pair: Pair, job: Job) -> Job:

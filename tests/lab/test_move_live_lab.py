@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import libvirt
 import pytest
@@ -29,13 +28,6 @@ from tests.support.live_moves import (
 )
 from tests.support.waiting import wait_for
 from vm.move_model import MoveKind, Stuck
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    both = Pair(lab)
-    yield both
-    both.close()
 
 
 def test_a_guest_on_shared_storage_lives_on_at_the_target(pair: Pair, guests: SavedGuests):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import libvirt
 import pytest
 
@@ -11,7 +9,6 @@ from host import jobs
 from host.job_model import JobState
 from host.steps import Args, Result, StepContext
 from tests.support import lab_guest
-from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
 from tests.support.live_moves import Pair, runs_at_the_source_alone, runs_at_the_target_alone, states, volumes
 from tests.support.moves import disks_of
@@ -19,13 +16,6 @@ from vm import inventory
 from vm.move_disk_steps import copy_images
 from vm.move_model import MoveKind
 from vm.storage_move import plan_storage_move
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    both = Pair(lab)
-    yield both
-    both.close()
 
 
 @pytest.mark.parametrize("pool", ["shared", "default"])

@@ -3,27 +3,17 @@ and nothing changes. Few guests with much that is in the way of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import libvirt
 import pytest
 
 from host.errors import HvtuiError
 from host.plan import Plan
 from tests.support import lab_guest, lab_setup
-from tests.support.lab import Lab
 from tests.support.lab_saved import SavedGuests
 from tests.support.live_moves import Pair, runs_at_the_source_alone, states, volumes
 from vm import inventory
 from vm.move import plan_move
 from vm.move_model import MoveKind, MoveRequest
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Iterator[Pair]:
-    both = Pair(lab)
-    yield both
-    both.close()
 
 
 def reasons(plan: Plan) -> str:
